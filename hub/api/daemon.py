@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the HTTP side asks of the daemon behind it, and the shapes of what it shows."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hub.intake.envelope import Envelope
+
+View = dict[str, Any]
+"""One object as the operator API shows it: JSON values only, times in Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """One event that is durable.
+
+    Attributes:
+        number: its number in the journal.
+        is_new: False when the same envelope id was accepted before.
+    """
+
+    number: int
+    is_new: bool
+
+
+class Daemon(Protocol):
+    """The running hub, seen from its sockets; docs/protocols.md lists the fields of each view."""
+
+    async def accept(self, envelope: Envelope, *, raw: bytes, via: str) -> Accepted:
+        """Take one event; it is durable on return.
+
+        Args:
+            envelope: the call.
+            raw: the bytes it came in, as they came.
+            via: `unix`, `tcp` or `webhook`.
+
+        Raises:
+            OverloadedError: no room now; the sender keeps its copy.
+            StoreError: the journal cannot take it; the sender keeps its copy.
+        """
+        ...
+
+    def status(self) -> View:
+        """Return the state of the whole."""
+        ...
+
+    async def attacks(self, *, include_ended: bool, limit: int) -> list[View]:
+        """Return attacks, newest first."""
+        ...
+
+    async def attack(self, attack_id: str) -> View | None:
+        """Return one attack.
+
+        In place of ids, `events` and `mitigations` hold their views; `audit` holds
+        `{time, actor, what, outcome, reason, trace}`, oldest first.
+        """
+        ...
+
+    async def mitigations(self, *, include_ended: bool, limit: int) -> list[View]:
+        """Return mitigations, newest first."""
+        ...
+
+    async def events(self, *, before: int | None, limit: int) -> list[View]:
+        """Return events with numbers below `before`, newest first."""
+        ...
+
+    async def event(self, number: int) -> View | None:
+        """Return one event with `raw` (base64 of its bytes) and `report` (parsed, or None)."""
+        ...
+
+    async def release(self, mitigation_id: str, *, actor: str, reason: str) -> View:
+        """End one mitigation and return it.
+
+        Raises:
+            RefusedError: no such mitigation, or none that could be released.
+        """
+        ...
+
+    async def freeze(self, *, actor: str, reason: str) -> View:
+        """Start nothing new from now on, keep what is in force; survives a restart.
+
+        Returns `{frozen, draining, live}`, as `unfreeze` and `drain` do.
+        """
+        ...
+
+    async def unfreeze(self, *, actor: str, reason: str) -> View:
+        """End the freeze."""
+        ...
+
+    async def drain(self, *, actor: str, reason: str) -> View:
+        """Release everything and start nothing new; survives a restart."""
+        ...
+
+    async def reload(self, *, actor: str) -> View:
+        """Read the rules again and swap at once, or change nothing.
+
+        Returns `{version, before, count}` of the rules.
+
+        Raises:
+            ConfigError: with every mistake; nothing has changed.
+        """
+        ...
+
+    def subscribe(self) -> AsyncIterator[View]:
+        """Return what happens from now on.
+
+        Each item is `{"type": ..., "time": ..., ...}`: type `event` with `event`, type `attack`
+        with `change` and `attack`, type `mitigation` with `change` and `mitigation`, type
+        `notice` with `level` and `text`; the inner objects are the views of the lists.
+        """
+        ...
+
+    def ready(self) -> Sequence[str]:
+        """Return the reasons why the hub is not ready; empty when it is."""
+        ...
+
+    def metrics(self) -> bytes:
+        """Return the hub's metrics in Prometheus' text format."""
+        ...

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serving an application on a socket that is open already, and closing it in order."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from hub.api.counters import Counters
+from hub.api.limits import Limits, RefusalLog
+from hub.api.sockets import inode, remove_own
+from hub.clock import Clock
+from hub.tasks import Tasks
+
+log = structlog.get_logger(__name__)
+
+_SHUTDOWN_SECONDS: Final = 5.0
+_LINGER_SECONDS: Final = 1.0
+_NO_RESOURCES_SECONDS: Final = 0.2
+
+
+def _silent() -> logging.Logger:
+    # aiohttp logs request lines that it cannot parse; a webhook's may hold its token.
+    logger = logging.getLogger("hub.api.silent")
+    logger.disabled = True
+    return logger
+
+
+@asynccontextmanager
+async def running(app: web.Application, limits: Limits) -> AsyncIterator[web.Server]:
+    """Run `app` until the context ends; requests in progress get five seconds to finish."""
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=_silent(),
+        handle_signals=False,
+        keepalive_timeout=limits.head,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
+        lingering_time=_LINGER_SECONDS,
+        # Signatures and the journal want the bytes as they came; a body cannot unfold to more.
+        auto_decompress=False,
+    )
+    await runner.setup()
+    server = runner.server
+    if server is None:
+        msg = "aiohttp made no server"
+        raise RuntimeError(msg)
+    try:
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def serve_unix(
+    app: web.Application, sock: socket.socket, path: Path, limits: Limits
+) -> AsyncIterator[None]:
+    """Serve `app` on a listening Unix socket; at the end its file goes too."""
+    ours = await asyncio.to_thread(inode, path)
+    async with running(app, limits) as server:
+        listener = await asyncio.get_running_loop().create_unix_server(
+            server, sock=sock, backlog=limits.backlog
+        )
+        try:
+            yield
+        finally:
+            # The file first: whoever comes now sees at once that nobody is there.
+            await asyncio.to_thread(remove_own, path, ours)
+            listener.close()
+
+
+@asynccontextmanager
+async def serve_tcp(
+    app: web.Application,
+    sock: socket.socket,
+    limits: Limits,
+    *,
+    name: str,
+    clock: Clock,
+    counters: Counters,
+    refusals: RefusalLog,
+    context: ssl.SSLContext | None = None,
+) -> AsyncIterator[None]:
+    """Serve `app` on a listening TCP socket, with at most `limits.connections` at a time.
+
+    Args:
+        app: the application.
+        sock: listening, non-blocking.
+        limits: of connections and handshakes.
+        name: of the listener, for counters and the log.
+        clock: paces the wait when the machine is out of descriptors.
+        counters: counts connections that are turned away.
+        refusals: logs them.
+        context: TLS; None is plain text.
+    """
+    with sock:
+        async with running(app, limits) as server, Tasks() as tasks:
+            accepting = _Accepting(
+                server, sock, limits, tasks, name=name, counters=counters, refusals=refusals
+            )
+            tasks.run(f"api.accept.{name}", accepting.run(clock, context))
+            yield
+
+
+class _Accepting:
+    """The accept loop of one TCP listener.
+
+    asyncio's own has no limit: idle connections would take every descriptor, and with them
+    those of the journal and of the local socket.
+    """
+
+    def __init__(
+        self,
+        server: web.Server,
+        sock: socket.socket,
+        limits: Limits,
+        tasks: Tasks,
+        *,
+        name: str,
+        counters: Counters,
+        refusals: RefusalLog,
+    ) -> None:
+        self._server, self._sock, self._limits, self._tasks = server, sock, limits, tasks
+        self._name, self._counters, self._refusals = name, counters, refusals
+        self._opening: Counter[str] = Counter()
+
+    async def run(self, clock: Clock, context: ssl.SSLContext | None) -> None:
+        """Accept until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(self._sock)
+            except ConnectionAbortedError:
+                await clock.sleep(0)
+                continue
+            except OSError as error:
+                self._refusals.refused(
+                    source="-", reason="accept", via=self._name, detail=str(error)
+                )
+                await clock.sleep(_NO_RESOURCES_SECONDS)
+                continue
+            source = address[0]
+            if (reason := self._full(source)) is not None:
+                connection.close()
+                self._counters.refused(self._name, reason)
+                self._refusals.refused(source=source, reason=reason, via=self._name)
+                continue
+            self._opening[source] += 1
+            self._tasks.run(f"api.open.{self._name}", self._open(connection, source, context))
+
+    def _full(self, source: str) -> str | None:
+        connections = self._server.connections
+        total = len(connections) + self._opening.total()
+        if total >= self._limits.connections:
+            return "connections"
+        if total < self._limits.per_source:
+            return None
+        own = self._opening[source] + sum(_address(item.peername) == source for item in connections)
+        return "connections_of_source" if own >= self._limits.per_source else None
+
+    async def _open(
+        self, connection: socket.socket, source: str, context: ssl.SSLContext | None
+    ) -> None:
+        seconds = self._limits.handshake if context is not None else None
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._server,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=seconds,
+                ssl_shutdown_timeout=seconds,
+            )
+        except OSError as error:
+            # ssl.SSLError and ConnectionError are OSErrors: a stranger's failed handshake.
+            connection.close()
+            self._counters.refused(self._name, "handshake")
+            self._refusals.refused(
+                source=source, reason="handshake", via=self._name, detail=str(error)
+            )
+        finally:
+            self._opening[source] -= 1
+            if not self._opening[source]:
+                del self._opening[source]
+
+
+def _address(peername: object) -> object:
+    return peername[0] if isinstance(peername, tuple) else peername

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator API: what is going on, and the few things a person may change."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from hub.api.answers import Handler, answer, errors_as_json, failure
+from hub.api.body import BodyError, read_body
+from hub.api.counters import Counters
+from hub.api.daemon import Daemon, View
+from hub.api.health import Health
+from hub.api.limits import Limits
+from hub.api.peers import peer_of, user_name
+from hub.api.stream import Stream
+from hub.clock import Clock
+from hub.errors import IntakeError
+
+log = structlog.get_logger(__name__)
+
+ACTOR: Final = web.RequestKey("actor", str)
+_LISTS: Final = {
+    "attack": "list them: fnm-hub attacks --all",
+    "event": "list the newest: fnm-hub events -n 100",
+}
+_MAX_BODY: Final = 64 * 2**10
+_MAX_REASON: Final = 500
+_MAX_DIGITS: Final = 18
+_LIMIT: Final = 500
+_MAX_LIMIT: Final = 10_000
+
+
+class _Operator:
+    """Handlers of the operator's socket."""
+
+    def __init__(self, daemon: Daemon, clock: Clock, limits: Limits) -> None:
+        self._daemon, self._clock, self._limits = daemon, clock, limits
+
+    async def status(self, _request: web.Request) -> web.Response:
+        """Answer the state of the whole."""
+        return answer(self._daemon.status())
+
+    async def attacks(self, request: web.Request) -> web.Response:
+        """Answer attacks, newest first."""
+        found = await self._daemon.attacks(include_ended=_all(request), limit=_limit(request))
+        return self._items(found)
+
+    async def attack(self, request: web.Request) -> web.Response:
+        """Answer one attack with its events, mitigations and decisions."""
+        found = await self._daemon.attack(request.match_info["id"])
+        return self._one(found, "attack")
+
+    async def mitigations(self, request: web.Request) -> web.Response:
+        """Answer mitigations, newest first."""
+        found = await self._daemon.mitigations(include_ended=_all(request), limit=_limit(request))
+        return self._items(found)
+
+    async def events(self, request: web.Request) -> web.Response:
+        """Answer events, newest first."""
+        before = _number(request, "before")
+        return self._items(await self._daemon.events(before=before, limit=_limit(request)))
+
+    async def event(self, request: web.Request) -> web.Response:
+        """Answer one event, with its bytes."""
+        return self._one(await self._daemon.event(int(request.match_info["number"])), "event")
+
+    async def release(self, request: web.Request) -> web.Response:
+        """End one mitigation."""
+        reason = await self._reason(request)
+        actor = request[ACTOR]
+        done = await self._daemon.release(request.match_info["id"], actor=actor, reason=reason)
+        return self._done(done)
+
+    def change(self, act: Callable[..., Awaitable[View]]) -> Handler:
+        """Return a handler for a change of the whole hub, with an actor and a reason."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            reason = await self._reason(request)
+            return self._done(await act(actor=request[ACTOR], reason=reason))
+
+        return handle
+
+    async def reload(self, request: web.Request) -> web.Response:
+        """Read the rules again."""
+        await self._reason(request)
+        return self._done(await self._daemon.reload(actor=request[ACTOR]))
+
+    def _items(self, found: list[View]) -> web.Response:
+        return answer({"now": self._clock.time(), "items": found})
+
+    def _one(self, found: View | None, what: str) -> web.Response:
+        if found is None:
+            return failure(f"there is no such {what}", status=404, todo=_LISTS[what])
+        return self._done(found)
+
+    def _done(self, view: View) -> web.Response:
+        return answer({"now": self._clock.time(), **view})
+
+    async def _reason(self, request: web.Request) -> str:
+        body = await read_body(request, _MAX_BODY, self._limits.body)
+        try:
+            fields = json.loads(body) if body else {}
+        except (ValueError, RecursionError):
+            raise IntakeError("the body is not JSON") from None
+        reason = fields.pop("reason", "") if isinstance(fields, dict) else None
+        if not isinstance(reason, str) or len(reason) > _MAX_REASON or fields:
+            raise IntakeError(
+                "the body is not an object with `reason` alone",
+                todo=f'send {{"reason": "at most {_MAX_REASON} characters"}} or nothing',
+            )
+        return reason
+
+
+def build_operator_app(
+    daemon: Daemon,
+    *,
+    clock: Clock,
+    counters: Counters,
+    allowed: frozenset[int],
+    limits: Limits | None = None,
+) -> web.Application:
+    """Return the application of the operator's socket.
+
+    Args:
+        daemon: answers.
+        clock: the daemon's own, in which its deadlines are.
+        counters: counts answers; their text stands in /metrics.
+        allowed: user ids that may connect.
+        limits: of the connection.
+    """
+    operator = _Operator(daemon, clock, limits or Limits())
+    stream = Stream(daemon, clock)
+    app = web.Application(middlewares=[_counted(counters), errors_as_json, _known(allowed)])
+    app.on_shutdown.append(stream.close)
+    Health(daemon, counters).add_to(app)
+    app.router.add_get("/v1/status", operator.status)
+    app.router.add_get("/v1/attacks", operator.attacks)
+    app.router.add_get("/v1/attacks/{id}", operator.attack)
+    app.router.add_get("/v1/mitigations", operator.mitigations)
+    app.router.add_get("/v1/events", operator.events)
+    app.router.add_get(r"/v1/events/{number:[0-9]{1,18}}", operator.event)
+    app.router.add_get("/v1/stream", stream.handle)
+    app.router.add_post("/v1/mitigations/{id}/release", operator.release)
+    app.router.add_post("/v1/freeze", operator.change(daemon.freeze))
+    app.router.add_post("/v1/unfreeze", operator.change(daemon.unfreeze))
+    app.router.add_post("/v1/drain", operator.change(daemon.drain))
+    app.router.add_post("/v1/reload", operator.reload)
+    return app
+
+
+def _known(allowed: frozenset[int]) -> Any:
+    @web.middleware
+    async def known(request: web.Request, handler: Handler) -> web.StreamResponse:
+        peer = peer_of(request)
+        if peer is None or peer.uid not in allowed:
+            who = "unknown" if peer is None else await asyncio.to_thread(user_name, peer.uid)
+            log.warning("api.refused", user=who, method=request.method)
+            return failure(
+                f"user {who} may not use this socket",
+                status=403,
+                where="api.allow_users",
+                todo="add the user there and restart the hub, or use sudo",
+            )
+        request[ACTOR] = await asyncio.to_thread(user_name, peer.uid)
+        try:
+            return await handler(request)
+        except BodyError as error:
+            return failure(error.what, status=error.status)
+
+    return known
+
+
+def _counted(counters: Counters) -> Any:
+    @web.middleware
+    async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        counters.operator(response.status)
+        return response
+
+    return counted
+
+
+def _all(request: web.Request) -> bool:
+    return request.query.get("all", "0") in {"1", "true", "yes"}
+
+
+def _limit(request: web.Request) -> int:
+    limit = _number(request, "limit")
+    return _LIMIT if limit is None else max(1, min(limit, _MAX_LIMIT))
+
+
+def _number(request: web.Request, key: str) -> int | None:
+    text = request.query.get(key)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > _MAX_DIGITS:
+        raise IntakeError(f"{key} is not a whole number: {text[:40]!r}")
+    return int(text)

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every listener of the hub, opened and closed together."""
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from hub.api.counters import Counters
+from hub.api.daemon import Daemon
+from hub.api.gates import ClientCertificateGate, Gate, PeerGate, SignatureGate, Tokens
+from hub.api.health import build_metrics_app
+from hub.api.intake import IntakeOptions, build_intake_app
+from hub.api.limits import Limits, RefusalLog
+from hub.api.listeners import serve_tcp, serve_unix
+from hub.api.operator import build_operator_app
+from hub.api.peers import resolve_users
+from hub.api.secure import check_intake, has_client_ca, load_token, server_context
+from hub.api.sockets import bound_address, listen_tcp, listen_unix
+from hub.clock import Clock, SystemClock
+from hub.config import Config, TcpIntake
+from hub.errors import ConfigError
+from hub.intake.signing import Verifier, load_key
+
+log = structlog.get_logger(__name__)
+
+_DESCRIPTORS: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Where the hub listens.
+
+    Attributes:
+        api: the operator's socket.
+        intake: the local detector's socket.
+        tcp: address and port of the TCP intake, None where there is none.
+        metrics: address and port of the metrics listener, None where there is none.
+    """
+
+    api: Path
+    intake: Path
+    tcp: tuple[str, int] | None = None
+    metrics: tuple[str, int] | None = None
+
+
+@asynccontextmanager
+async def serve(
+    config: Config,
+    daemon: Daemon,
+    clock: Clock,
+    *,
+    wall: Clock | None = None,
+    limits: Limits | None = None,
+) -> AsyncIterator[Bound]:
+    """Listen on everything that `config` names until the context ends.
+
+    The intake opens last and closes first: what arrives meets a hub that is whole, and what
+    would arrive later goes to its sender's spool.
+
+    Args:
+        config: the whole file.
+        daemon: answers.
+        clock: the daemon's own, in which its deadlines are.
+        wall: the clock that other machines share with us; the machine's own unless given.
+        limits: of connections; the defaults unless given.
+
+    Raises:
+        ConfigError: a listener is open to strangers, or a secret cannot be read.
+        ListenError: an address or path cannot be used.
+    """
+    await asyncio.to_thread(_raise_descriptor_limit)
+    opening = _Opening(config, daemon, clock, wall or SystemClock(), limits or Limits())
+    async with AsyncExitStack() as stack:
+        api = await opening.operator(stack)
+        metrics = await opening.metrics(stack)
+        tcp = await opening.tcp(stack)
+        intake = await opening.unix(stack)
+        bound = Bound(api=api, intake=intake, tcp=tcp, metrics=metrics)
+        log.info(
+            "api.listening",
+            api=str(bound.api),
+            intake=str(bound.intake),
+            tcp=bound.tcp,
+            metrics=bound.metrics,
+        )
+        yield bound
+
+
+class _Opening:
+    """Opens one listener after the other on an exit stack."""
+
+    def __init__(
+        self, config: Config, daemon: Daemon, clock: Clock, wall: Clock, limits: Limits
+    ) -> None:
+        self._config, self._daemon, self._clock = config, daemon, clock
+        self._wall, self._limits = wall, limits
+        self._counters, self._refusals = Counters(), RefusalLog(clock)
+
+    async def operator(self, stack: AsyncExitStack) -> Path:
+        """Open the operator's socket."""
+        api = self._config.api
+        allowed = await asyncio.to_thread(resolve_users, api.allow_users, key="api.allow_users")
+        sock = await asyncio.to_thread(
+            listen_unix, api.path, group=api.group, backlog=self._limits.backlog
+        )
+        stack.callback(sock.close)
+        app = build_operator_app(
+            self._daemon,
+            clock=self._clock,
+            counters=self._counters,
+            allowed=allowed,
+            limits=self._limits,
+        )
+        await stack.enter_async_context(serve_unix(app, sock, api.path, self._limits))
+        return api.path
+
+    async def metrics(self, stack: AsyncExitStack) -> tuple[str, int] | None:
+        """Open the metrics listener, where one is configured."""
+        api = self._config.api
+        if api.metrics_port is None:
+            return None
+        sock = await asyncio.to_thread(
+            listen_tcp,
+            api.metrics_host,
+            api.metrics_port,
+            key="api.metrics_host",
+            backlog=self._limits.backlog,
+        )
+        bound = bound_address(sock)
+        app = build_metrics_app(self._daemon, self._counters)
+        await stack.enter_async_context(
+            serve_tcp(
+                app,
+                sock,
+                self._limits,
+                name="metrics",
+                clock=self._clock,
+                counters=self._counters,
+                refusals=self._refusals,
+            )
+        )
+        return bound
+
+    async def unix(self, stack: AsyncExitStack) -> Path:
+        """Open the local detector's socket."""
+        unix = self._config.intake.unix
+        key = "intake.unix.allow_users"
+        allowed = await asyncio.to_thread(resolve_users, unix.allow_users, key=key)
+        sock = await asyncio.to_thread(
+            listen_unix, unix.path, group=unix.group, backlog=self._limits.backlog
+        )
+        stack.callback(sock.close)
+        options = IntakeOptions(
+            via="unix",
+            gates=(PeerGate(allowed, key=key),),
+            max_body=unix.max_body,
+            limits=self._limits,
+        )
+        app = build_intake_app(
+            self._daemon,
+            options,
+            clock=self._wall,
+            counters=self._counters,
+            refusals=self._refusals,
+        )
+        await stack.enter_async_context(serve_unix(app, sock, unix.path, self._limits))
+        return unix.path
+
+    async def tcp(self, stack: AsyncExitStack) -> tuple[str, int] | None:
+        """Open the TCP intake, where one is configured and safe."""
+        intake = self._config.intake
+        problems = check_intake(intake, "the configuration")
+        if problems:
+            raise ConfigError(problems)
+        tcp = intake.tcp
+        if tcp is None:
+            return None
+        context = None
+        if tcp.tls is not None:
+            context = await asyncio.to_thread(
+                server_context, tcp.tls, webhooks=bool(intake.webhooks)
+            )
+        options = await asyncio.to_thread(self._tcp_options, tcp)
+        app = build_intake_app(
+            self._daemon,
+            options,
+            clock=self._wall,
+            counters=self._counters,
+            refusals=self._refusals,
+        )
+        sock = await asyncio.to_thread(
+            listen_tcp, tcp.host, tcp.port, key="intake.tcp", backlog=self._limits.backlog
+        )
+        bound = bound_address(sock)
+        await stack.enter_async_context(
+            serve_tcp(
+                app,
+                sock,
+                self._limits,
+                name="tcp",
+                clock=self._clock,
+                counters=self._counters,
+                refusals=self._refusals,
+                context=context,
+            )
+        )
+        return bound
+
+    def _tcp_options(self, tcp: TcpIntake) -> IntakeOptions:
+        webhooks = self._config.intake.webhooks
+        tokens = [(webhook.detector, load_token(webhook.token_file)) for webhook in webhooks]
+        return IntakeOptions(
+            via="tcp",
+            gates=self._tcp_gates(tcp),
+            max_body=tcp.max_body,
+            tokens=Tokens(tokens) if tokens else None,
+            limits=self._limits,
+        )
+
+    def _tcp_gates(self, tcp: TcpIntake) -> tuple[Gate, ...]:
+        gates: list[Gate] = []
+        if has_client_ca(tcp):
+            gates.append(ClientCertificateGate())
+        if tcp.hmac_keys:
+            keys = {key.id: load_key(key.secret_file) for key in tcp.hmac_keys}
+            gates.append(SignatureGate(Verifier(keys, tcp.max_clock_skew), self._wall))
+        return tuple(gates)
+
+
+def _raise_descriptor_limit() -> None:
+    # A burst of detector calls is a burst of connections; the usual soft limit is 1024.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

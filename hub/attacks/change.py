@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes into the tracker and what comes out: sightings and changes."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hub.attacks.model import Attack
+from hub.intake.model import Report, Stamp
+
+
+class Outcome(StrEnum):
+    """What an event or the passing of time did to an attack."""
+
+    BEGAN = "began"
+    RETURNED = "returned"
+    CHANGED = "changed"
+    REFRESHED = "refreshed"
+    HOLDER_LEFT = "holder_left"
+    ENDING = "ending"
+    ENDED = "ended"
+    CANCELLED = "cancelled"
+    STALE = "stale"
+    REFUSED = "refused"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One understood event as the tracker sees it.
+
+    Attributes:
+        number: the event's number in the journal.
+        detector: who sent it.
+        stamp: when the sender took it up.
+    """
+
+    number: int
+    detector: str
+    stamp: Stamp
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened, in words that stand in the log and the audit record."""
+
+    outcome: Outcome
+    attack: Attack | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """An `unban` that is remembered because its `ban` may arrive after it.
+
+    Attributes:
+        stamp: the unban's; what is older than it is cancelled.
+        expires_at: Unix seconds of the hub.
+    """
+
+    detector: str
+    subject: str
+    key: str
+    stamp: Stamp
+    expires_at: float

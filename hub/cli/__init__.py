@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operator commands; speak to the daemon over its Unix socket."""

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The grammar of `fnm-hub`: commands and options, with their help."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from hub import __version__
+from hub.cli.text import clean
+
+DEFAULT_CONFIG: Final = Path("/etc/fnm-hub/config.yaml")
+
+_EPILOG: Final = """\
+exit codes: 0 done; 1 a problem was found or the hub refused; 2 wrong usage;
+3 an event was not understood; 4 the daemon cannot be reached
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are short and name what was nearly typed."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and the mistake, and end with 2."""
+        from difflib import get_close_matches  # noqa: PLC0415 - for mistakes only
+        from textwrap import fill  # noqa: PLC0415
+
+        message, _, choices = message.partition(" (choose from ")
+        if choices:
+            typed = message.rpartition("invalid choice: ")[2].strip("'")
+            known = [choice.strip("' )") for choice in choices.split(",")]
+            near = get_close_matches(typed, known, n=1)
+            message += f"; did you mean {near[0]}?" if near else f"; one of {', '.join(known)}"
+        self.print_usage(sys.stderr)
+        shown = clean(f"fnm-hub: {message}; see {self.prog} --help")
+        self.exit(2, fill(shown, 80, subsequent_indent="  ") + "\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; its result holds `command` and `run`, the name of what carries it out."""
+    shared = _shared()
+    parser = _Parser(
+        prog="fnm-hub",
+        description="Turns FastNetMon's alarms into countermeasures.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared],
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"fnm-hub {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+
+    def add(name: str, run: str, text: str, within: Any = commands) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = within.add_parser(
+            name, help=text, description=text, parents=[shared], allow_abbrev=False
+        )
+        made.set_defaults(run=run)
+        return made
+
+    add("run", "daemon", "run the daemon in the foreground")
+    add("status", "status", "show the state of the whole")
+    _listing(add("attacks", "attacks", "list attacks"), "ended ones")
+    add("attack", "attack", "show one attack and why it is treated so").add_argument(
+        "id", metavar="ID"
+    )
+    _listing(add("mitigations", "mitigations", "list countermeasures"), "released ones")
+    _events(add)
+    add("event", "event", "show one event as it came").add_argument(
+        "number", metavar="N", type=_number
+    )
+    add("tail", "tail", "follow what happens")
+    release = add("release", "release", "end one countermeasure now")
+    release.add_argument("id", metavar="ID")
+    _reason(release)
+    _reason(add("freeze", "change", "start nothing new; keep what is in force"))
+    _reason(add("unfreeze", "change", "end a freeze or a drain"))
+    drain = add("drain", "change", "release everything and start nothing new")
+    drain.add_argument("--yes", action="store_true", help="do not ask")
+    _reason(drain)
+    add("reload", "change", "read the rules again; a mistake changes nothing")
+    _checks(add)
+    add("version", "version", "show the version")
+    return parser
+
+
+def _shared() -> argparse.ArgumentParser:
+    # SUPPRESS: a subcommand's parser would otherwise undo what stands before the subcommand.
+    shared = argparse.ArgumentParser(
+        add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False
+    )
+    group = shared.add_argument_group("everywhere")
+    group.add_argument(
+        "--config", metavar="FILE", type=Path, help=f"configuration (default {DEFAULT_CONFIG})"
+    )
+    group.add_argument(
+        "--socket", metavar="PATH", type=Path, help="the daemon's socket (default: as configured)"
+    )
+    group.add_argument("--json", action="store_true", help="print JSON")
+    group.add_argument("--color", choices=("auto", "always", "never"), help="default: auto")
+    return shared
+
+
+def _listing(parser: argparse.ArgumentParser, more: str) -> None:
+    parser.add_argument("--all", action="store_true", help=f"{more} too")
+    _limit(parser, 500)
+
+
+def _limit(parser: argparse.ArgumentParser, default: int) -> None:
+    parser.add_argument(
+        "-n",
+        dest="limit",
+        metavar="N",
+        type=_number,
+        default=default,
+        help=f"at most N ({default})",
+    )
+
+
+def _reason(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", default="", help="for the record")
+
+
+def _events(add: Any) -> None:
+    events = add("events", "events", "list events, or parse one without a daemon")
+    _limit(events, 50)
+    within = events.add_subparsers(metavar="parse", title="more")
+    parse = add("parse", "events_parse", "parse one event from standard input", within)
+    parse.usage = "fnm-hub events parse -- ARG... < stdin"
+    parse.add_argument("arguments", nargs="*", metavar="ARG", help="as FastNetMon gave them")
+
+
+def _checks(add: Any) -> None:
+    for noun, verb, metavar, text in (
+        ("config", "config_check", "FILE", "check a configuration and its rules"),
+        ("rules", "rules_check", "FILE", "check rule files and run their tests"),
+    ):
+        within = add(noun, verb, text).add_subparsers(metavar="check", required=True)
+        check = add("check", verb, text, within)
+        nargs = "?" if noun == "config" else "*"
+        check.add_argument("files", nargs=nargs, metavar=metavar, type=Path)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:  # noqa: PLR2004
+        msg = f"{text!r} is not a whole number"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bodies of `fnm-hub config check` and `fnm-hub rules check`."""
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from hub.api.secure import check_intake
+from hub.config import Config, load_config
+from hub.errors import ConfigError, Problem
+from hub.net import covers
+from hub.rules.load import known_of, read_rules
+from hub.rules.ruleset import RuleSet
+from hub.rules.selection import run_tests
+from hub.rules.testrun import SimulatorFactory
+from hub.yamlfile import scan
+
+_WIDTH: Final = 80
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What a check has found.
+
+    Attributes:
+        problems: what stands in the way.
+        warnings: what works and may surprise.
+        facts: what was read, by its name in JSON.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def config_check(path: Path, *, as_json: bool = False, out: TextIO | None = None) -> int:
+    """Check the configuration at `path` and the rules it names; return the exit code.
+
+    Returns:
+        0 when both would be loaded, warnings or not; 1 when not.
+    """
+    found = _Findings()
+    config = _load_config(path, found)
+    if config is not None:
+        found.warnings += _config_warnings(path, config)
+        found.facts["dry_run"] = config.dry_run
+        found.facts["services"] = [each.name for each in config.services]
+        _load_rules(config.rules, config, found)
+    return _report(str(path), found, out or sys.stdout, as_json=as_json)
+
+
+def rules_check(
+    paths: Sequence[Path],
+    config_path: Path,
+    simulator: SimulatorFactory,
+    *,
+    as_json: bool = False,
+    out: TextIO | None = None,
+) -> int:
+    """Check rule files and run the tests beside them; return the exit code.
+
+    Args:
+        paths: rule files in order; none means those of the configuration.
+        config_path: gives the names that rules may use.
+        simulator: makes the hub without a world in which the tests run.
+        as_json: print one JSON object instead of text.
+        out: where to print, standard output by default.
+
+    Returns:
+        0 when the rules would be loaded and every test holds, warnings or not; 1 when not.
+    """
+    found = _Findings()
+    config = _load_config(config_path, found)
+    if config is not None:
+        files = tuple(paths) or config.rules
+        rules = _load_rules(files, config, found)
+        if rules is not None:
+            found.facts["tests"], problems = run_tests(files, rules, config, simulator)
+            found.problems += problems
+    title = ", ".join(str(path) for path in paths) or str(config_path)
+    return _report(title, found, out or sys.stdout, as_json=as_json)
+
+
+def _load_config(path: Path, found: _Findings) -> Config | None:
+    try:
+        config = load_config(path)
+    except ConfigError as error:
+        found.problems += error.problems
+        return None
+    found.problems += check_intake(config.intake, str(path))
+    return config
+
+
+def _load_rules(paths: Sequence[Path], config: Config, found: _Findings) -> RuleSet | None:
+    try:
+        loaded = read_rules(paths, known_of(config))
+    except ConfigError as error:
+        found.problems += error.problems
+        return None
+    found.warnings += loaded.warnings
+    found.facts["rules"] = len(loaded.rules.rules)
+    found.facts["rules_version"] = loaded.rules.version
+    return loaded.rules
+
+
+def _shown(value: Any) -> str:
+    """Return a fact as an operator reads it."""
+    match value:
+        case True:
+            return "on: everything is decided, nothing is done"
+        case False:
+            return "off: countermeasures are applied"
+        case list():
+            return ", ".join(value) or "none"
+        case _:
+            return str(value)
+
+
+def _config_warnings(path: Path, config: Config) -> Iterable[Problem]:
+    document = scan(path)
+    own = config.guard.own_prefixes
+    if not own:
+        node = document.locate(("guard", "own_prefixes")).node
+        what = "guard.own_prefixes is empty, so every countermeasure will be refused"
+        todo = "list the prefixes that are yours"
+        yield Problem(what, document.file, node.line, node.column, todo)
+        return
+    for index, service in enumerate(config.services):
+        for number, prefix in enumerate(service.prefixes):
+            if not any(covers(each, prefix) for each in own):
+                what = f"{prefix} is not inside guard.own_prefixes, so it is never protected"
+                loc = ("services", index, "prefixes", number)
+                yield document.problem(loc, what, "add it there if it is yours")
+
+
+def _report(title: str, found: _Findings, out: TextIO, *, as_json: bool) -> int:
+    code = 1 if found.problems else 0
+    if as_json:
+        answer = {
+            "ok": not found.problems,
+            "problems": [asdict(problem) for problem in found.problems],
+            "warnings": [asdict(problem) for problem in found.warnings],
+            **found.facts,
+        }
+        print(json.dumps(answer, indent=2), file=out)
+        return code
+    for problem in found.problems:
+        print(_wrap(str(problem)), file=out)
+    for problem in found.warnings:
+        print(_wrap(f"{problem} (warning)"), file=out)
+    if found.problems:
+        count = len(found.problems)
+        print(f"{count} {'mistake' if count == 1 else 'mistakes'}", file=out)
+        return code
+    print(_wrap(f"{title}: ok"), file=out)
+    for name, value in found.facts.items():
+        print(_wrap(f"  {name.replace('_', ' '):<13} {_shown(value)}"), file=out)
+    return code
+
+
+def _wrap(text: str) -> str:
+    lines = textwrap.wrap(
+        text,
+        _WIDTH,
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
+    return "\n".join(lines)

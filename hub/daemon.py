@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The running hub as its sockets see it: takes events, shows state, obeys operators."""
+
+import asyncio
+import base64
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from hub import __version__
+from hub.api.daemon import Accepted
+from hub.attacks.model import Attack
+from hub.clock import SteadyClock
+from hub.documents import read_attack, read_mitigation, readable
+from hub.effects import Effects
+from hub.engine_watch import EngineWatch
+from hub.errors import (
+    ConfigError,
+    IntakeError,
+    OverloadedError,
+    StoreError,
+)
+from hub.guard.checks import cap_usage
+from hub.intake.envelope import Envelope, decode
+from hub.intake.parse import parse
+from hub.intake.spool import Spool
+from hub.intake.view import report_view
+from hub.loading import difference, read_for_reload, warnings_of
+from hub.pipeline import operating
+from hub.runner import Runner
+from hub.views import View, attack_view, audit_view, event_view, mitigation_view, switch_view
+
+log = structlog.get_logger(__name__)
+
+_CLOCK_STEP = 2.0
+_UNBAN = b"unb"
+
+
+class HubDaemon:
+    """Implements `hub.api.daemon.Daemon` on the core."""
+
+    def __init__(
+        self,
+        config_path: Path,
+        runner: Runner,
+        watch: EngineWatch,
+        spool: Spool,
+        clock: SteadyClock,
+    ) -> None:
+        self._config_path = config_path
+        self._runner, self._watch, self._spool, self._clock = runner, watch, spool, clock
+        self._started_at = clock.time()
+        self._state = runner.state
+        self._rules_loaded_at = self._started_at
+        self.serving = False
+
+    # ---- events -------------------------------------------------------------------------
+
+    async def accept(self, envelope: Envelope, *, raw: bytes, via: str) -> Accepted:
+        """Make one event durable; beyond the queue's limit only an unban is taken."""
+        limit = self._state.config.intake.queue
+        if self._runner.pending >= limit and not _may_be_unban(envelope):
+            self._runner.metrics.turned_away.labels("overload").inc()
+            raise OverloadedError(
+                f"{self._runner.pending} events wait already",
+                todo="keep it and hand it over again later",
+            )
+        try:
+            number, is_new = await self._runner.journal.append_event(
+                delivery_id=envelope.id,
+                detector=envelope.detector,
+                stamp=envelope.stamp,
+                received_at=self._clock.time(),
+                via=via,
+                raw=raw,
+            )
+        except StoreError:
+            self._runner.metrics.turned_away.labels("store").inc()
+            raise
+        if is_new:
+            self._runner.accepted += 1
+            self._runner.metrics.accepted.labels(via).inc()
+            self._runner.arrived(number)
+            log.debug("event.accepted", number=number, detector=envelope.detector, via=via)
+        else:
+            self._runner.metrics.duplicates.inc()
+            log.debug("event.duplicate", number=number, detector=envelope.detector, via=via)
+        return Accepted(number, is_new)
+
+    # ---- what operators see -------------------------------------------------------------
+
+    def status(self) -> View:
+        """Return the state of the whole."""
+        state, config = self._state, self._state.config
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self._started_at,
+            "now": self._clock.time(),
+            "dry_run": config.dry_run,
+            "frozen": switch_view(state.memory.frozen),
+            "draining": state.memory.draining is not None,
+            "rules": {
+                "version": state.rules.version,
+                "files": [str(path) for path in config.rules],
+                "count": len(state.rules.rules),
+                "loaded_at": self._rules_loaded_at,
+            },
+            "counts": self._counts(),
+            "engines": self._watch.views(),
+            "caps": {
+                usage.cap: {"used": usage.used, "limit": usage.limit}
+                for usage in cap_usage("", "", state.ledger.live(), config.guard)
+            },
+            "store": {
+                "path": str(self._runner.journal.path),
+                "recovered_from": _text(self._runner.journal.recovered_from),
+                "trouble": self._runner.keeper.trouble,
+            },
+            "spool": {
+                "path": str(config.intake.spool),
+                "waiting": self._spool.waiting,
+                "bad": self._spool.bad,
+            },
+            "warnings": self._warnings(),
+        }
+
+    async def attacks(self, *, include_ended: bool, limit: int) -> list[View]:
+        """Return attacks, newest first."""
+        if not include_ended:
+            newest = sorted(self._state.tracker, key=lambda attack: -attack.started_at)
+            return [self._attack_view(attack) for attack in newest[:limit]]
+        rows = await self._runner.journal.attacks(limit=limit)
+        stored, _ = readable(rows, read_attack)
+        return [self._attack_view(self._state.tracker.get(one.id) or one) for one in stored]
+
+    async def attack(self, attack_id: str) -> View | None:
+        """Return one attack with its events, mitigations and audit record."""
+        journal = self._runner.journal
+        attack = self._state.tracker.get(attack_id)
+        if attack is None:
+            row = await journal.attack(attack_id)
+            if row is None:
+                return None
+            attack = read_attack(row)
+        audit = await journal.audit(attack=attack_id, limit=500)
+        view = self._attack_view(attack)
+        events = await journal.events(attack=attack_id, limit=100)
+        view["events"] = [event_view(event) for event in reversed(events)]
+        ids = dict.fromkeys(row.mitigation for row in audit if row.mitigation)
+        ids |= dict.fromkeys(view["mitigations"])
+        found = [await self._mitigation(mitigation_id) for mitigation_id in ids]
+        view["mitigations"] = [one for one in found if one is not None]
+        view["audit"] = [audit_view(row) for row in audit]
+        return view
+
+    async def mitigations(self, *, include_ended: bool, limit: int) -> list[View]:
+        """Return mitigations, newest first."""
+        if not include_ended:
+            newest = sorted(self._state.ledger, key=lambda row: -row.created_at)
+            return [mitigation_view(row) for row in newest[:limit]]
+        rows = await self._runner.journal.mitigations(limit=limit)
+        stored, _ = readable(rows, read_mitigation)
+        return [mitigation_view(self._state.ledger.get(one.id) or one) for one in stored]
+
+    async def events(self, *, before: int | None, limit: int) -> list[View]:
+        """Return events, newest first."""
+        found = await self._runner.journal.events(before=before, limit=limit)
+        return [event_view(event) for event in found]
+
+    async def event(self, number: int) -> View | None:
+        """Return one event with its bytes and what they say."""
+        event = await self._runner.journal.event(number)
+        if event is None:
+            return None
+        view = event_view(event)
+        view["raw"] = base64.b64encode(event.raw).decode("ascii")
+        view["report"] = _report(event.raw)
+        audit = await self._runner.journal.audit(event=number, limit=100)
+        view["audit"] = [audit_view(row) for row in audit]
+        return view
+
+    def subscribe(self) -> AsyncIterator[View]:
+        """Return what happens from now on."""
+        return self._runner.stream.listen()
+
+    def ready(self) -> Sequence[str]:
+        """Return why the hub is not ready."""
+        reasons = self._watch.unready()
+        if not self.serving:
+            reasons.append("still starting")
+        if self._runner.keeper.trouble:
+            reasons.append(f"journal: {self._runner.keeper.trouble}")
+        return reasons
+
+    def metrics(self) -> bytes:
+        """Return the hub's metrics."""
+        metrics, counts = self._runner.metrics, self._counts()
+        for state in ("active", "ending"):
+            metrics.attacks.labels(state).set(counts["attacks"].get(state, 0))
+        for state in ("applying", "active", "releasing", "dry_run"):
+            metrics.mitigations.labels(state).set(counts["mitigations"].get(state, 0))
+        metrics.pending.set(self._runner.pending)
+        metrics.spool_waiting.set(self._spool.waiting)
+        metrics.dry_run.set(int(self._state.config.dry_run))
+        metrics.frozen.set(int(self._state.memory.frozen is not None))
+        metrics.clock_skew.set(self._clock.skew())
+        return metrics.render()
+
+    # ---- what operators do --------------------------------------------------------------
+
+    async def release(self, mitigation_id: str, *, actor: str, reason: str) -> View:
+        """Release one mitigation and hold it off."""
+        if await self._watch.release_orphan(mitigation_id):
+            return {"id": mitigation_id, "state": "released"}
+        effects = operating.release_one(self._state, mitigation_id, actor, reason, self._now())
+        row = effects.mitigations[mitigation_id]
+        await self._runner.carry_out(effects)
+        return mitigation_view(row)
+
+    async def freeze(self, *, actor: str, reason: str) -> View:
+        """Let nothing new begin."""
+        return await self._switched(operating.freeze(self._state, actor, reason, self._now()))
+
+    async def unfreeze(self, *, actor: str, reason: str) -> View:
+        """Take freeze and drain off."""
+        return await self._switched(operating.unfreeze(self._state, actor, reason, self._now()))
+
+    async def drain(self, *, actor: str, reason: str) -> View:
+        """Release everything."""
+        return await self._switched(operating.drain(self._state, actor, reason, self._now()))
+
+    async def reload(self, *, actor: str) -> View:
+        """Read configuration and rules, run the rule tests, and swap; or change nothing."""
+        try:
+            new = await asyncio.to_thread(read_for_reload, self._config_path, self._state.config)
+        except ConfigError as error:
+            self._runner.metrics.reload_ok.set(0)
+            log.error(
+                "rules.reload_failed",
+                problems=[str(problem) for problem in error.problems],
+                todo="nothing has changed; mend the file and reload again",
+            )
+            raise
+        old, rules, now = self._state.rules, new.loaded.rules, self._now()
+        effects = operating.adopt(self._state, new.config, rules, actor, now)
+        operating.redecide(self._state, actor, now, effects)
+        self._rules_loaded_at = now
+        self._runner.metrics.reload_ok.set(1)
+        await self._runner.carry_out(effects)
+        return {
+            "version": rules.version,
+            "before": old.version,
+            "count": len(rules.rules),
+            "tests": new.tests,
+            **difference(old, rules),
+            "warnings": warnings_of(new),
+        }
+
+    # ---- parts --------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._clock.time()
+
+    async def _switched(self, effects: Effects) -> View:
+        await self._runner.carry_out(effects)
+        memory = self._state.memory
+        return {
+            "frozen": switch_view(memory.frozen),
+            "draining": memory.draining is not None,
+            "live": len(self._state.ledger),
+        }
+
+    def _attack_view(self, attack: Attack) -> View:
+        return attack_view(attack, self._state.ledger.held_by(attack.id))
+
+    async def _mitigation(self, mitigation_id: str) -> View | None:
+        row = self._state.ledger.get(mitigation_id)
+        if row is not None:
+            return mitigation_view(row)
+        stored = await self._runner.journal.mitigation(mitigation_id)
+        return None if stored is None else mitigation_view(read_mitigation(stored))
+
+    def _counts(self) -> dict[str, dict[str, int]]:
+        attacks: dict[str, int] = {"active": 0, "ending": 0}
+        for attack in self._state.tracker:
+            attacks[str(attack.state)] = attacks.get(str(attack.state), 0) + 1
+        mitigations: dict[str, int] = {}
+        for row in self._state.ledger:
+            mitigations[str(row.state)] = mitigations.get(str(row.state), 0) + 1
+        events = {
+            "accepted": self._runner.accepted,
+            "pending": self._runner.pending,
+            "not_understood": self._runner.not_understood,
+        }
+        return {"attacks": attacks, "mitigations": mitigations, "events": events}
+
+    def _warnings(self) -> list[str]:
+        warnings = [*self._watch.unready()]
+        state = self._state
+        if state.config.dry_run:
+            warnings.append("dry-run: nothing is applied; set dry_run: false to protect")
+        if state.memory.orphans:
+            count = len(state.memory.orphans)
+            warnings.append(f"{count} mitigation(s) of a lost journal are left to their deadlines")
+        if self._runner.journal.recovered_from:
+            moved = self._runner.journal.recovered_from
+            warnings.append(f"the journal was damaged and moved to {moved}; a new one was begun")
+        if self._runner.keeper.trouble:
+            warnings.append(f"the journal takes no writes: {self._runner.keeper.trouble}")
+        if abs(self._clock.skew()) > _CLOCK_STEP:
+            skew = self._clock.skew()
+            warnings.append(
+                f"the wall clock was set by {skew:+.0f} s; times shown here are the hub's own"
+            )
+        if self._spool.problem is not None:
+            warnings.append(f"spool: {self._spool.problem}")
+        return warnings
+
+
+def _may_be_unban(envelope: Envelope) -> bool:
+    return any("unb" in arg for arg in envelope.args) or _UNBAN in envelope.stdin[:65536]
+
+
+def _report(raw: bytes) -> View | None:
+    try:
+        envelope = decode(raw)
+        report: dict[str, Any] = report_view(parse(envelope.args, envelope.stdin))
+    except IntakeError:
+        return None
+    return report
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps engines true: health, counters, and the comparison of ledger and reality."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+
+from hub.errors import EngineError
+from hub.mitigations.engine import Engine, Health, Installed
+from hub.mitigations.model import Mitigation
+from hub.mitigations.reconciler import Findings, compare
+from hub.pipeline import answers
+from hub.pipeline.operating import keep_orphans
+from hub.pipeline.renewing import renew_if_attacked
+from hub.runner import Runner
+
+log = structlog.get_logger(__name__)
+
+_HEALTH_INTERVAL: Final = 5.0
+
+
+class EngineWatch:
+    """Watches every engine.
+
+    Attributes:
+        health: newest answer by engine name.
+        counters: newest telemetry by engine name.
+        foreign: what of somebody else's was found in our place, by engine name.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine], runner: Runner) -> None:
+        self._engines, self._runner = engines, runner
+        self.health: dict[str, Health] = {}
+        self.counters: dict[str, Mapping[str, int]] = {}
+        self.foreign: dict[str, tuple[str, ...]] = {}
+        self._seen: dict[str, dict[str, tuple[int, float]]] = {}
+        self._due = asyncio.Event()
+
+    async def start_engines(self) -> None:
+        """Make every engine ready; one that cannot work now is tried again by `watch`."""
+        for name in self._engines:
+            await self._start(name)
+
+    async def adopt_orphans(self) -> None:
+        """After the journal was lost: leave alone what is in force, until it ends by itself."""
+        ids: set[str] = set()
+        for name, engine in self._engines.items():
+            if engine.capabilities().readable:
+                found = await self._inventory(name)
+                ids |= {item.mitigation_id for item in found or () if item.mitigation_id}
+        known = {row.id for row in self._runner.state.ledger}
+        orphans = ids - known
+        await self._runner.carry_out(keep_orphans(self._runner.state, orphans))
+        if orphans:
+            log.warning(
+                "store.orphans_kept",
+                mitigations=sorted(orphans),
+                todo="they end at their deadlines; to end them now: fnm-hub release ID",
+            )
+
+    async def watch(self) -> None:
+        """Ask for health and counters every few seconds, for ever."""
+        while True:
+            for name in self._engines:
+                await self._look(name)
+            await self._runner.clock.sleep(_HEALTH_INTERVAL)
+
+    async def reconcile_for_ever(self, interval: float) -> None:
+        """Compare ledger and reality now, then every `interval` seconds and when asked."""
+        while True:
+            self._due.clear()
+            for name in self._engines:
+                await self.reconcile(name)
+            try:
+                async with asyncio.timeout(interval):
+                    await self._due.wait()
+            except TimeoutError:
+                continue
+
+    async def reconcile(self, name: str) -> Findings | None:
+        """Compare ledger and reality of one engine, and mend the difference."""
+        engine = self._engines[name]
+        if not engine.capabilities().readable or not self._health(name).ok:
+            return None
+        before = {row.id for row in self._runner.state.ledger}
+        there = await self._inventory(name)
+        if there is None:
+            return None
+        state = self._runner.state
+        rows = [row for row in state.ledger if row.engine == name]
+        findings = compare(rows, there, state.memory.orphans)
+        for row in findings.missing:
+            if row.id in before and not self._busy(row.id):
+                self._count(name, "missing")
+                await self._runner.carry_out(answers.missing(state, row, self._runner.clock.time()))
+        for item in findings.unknown:
+            if item.mitigation_id not in before:
+                await self._withdraw(engine, item)
+        await self._renew(name, rows, there)
+        await self._forget_orphans(name, findings)
+        self._note_foreign(name, findings.foreign)
+        return findings
+
+    async def release_orphan(self, mitigation_id: str) -> bool:
+        """End an orphan by hand; tell whether there was one of this id."""
+        if mitigation_id not in self._runner.state.memory.orphans:
+            return False
+        for name, engine in self._engines.items():
+            for item in await self._inventory(name) or ():
+                if item.mitigation_id == mitigation_id:
+                    await self._withdraw(engine, item)
+        left = set(self._runner.state.memory.orphans) - {mitigation_id}
+        await self._runner.carry_out(keep_orphans(self._runner.state, left))
+        return True
+
+    def views(self) -> list[dict[str, Any]]:
+        """Return each engine for `status`."""
+        return [
+            {
+                "name": name,
+                "kinds": sorted(engine.capabilities().kinds),
+                "ok": self._health(name).ok,
+                "detail": self._health(name).detail,
+                "telemetry": dict(self.counters.get(name, {})),
+                "foreign": list(self.foreign.get(name, ())),
+            }
+            for name, engine in self._engines.items()
+        ]
+
+    def unready(self) -> list[str]:
+        """Return why engines cannot work; empty when all can."""
+        return [
+            f"engine {name}: {health.detail}"
+            for name, health in self.health.items()
+            if not health.ok
+        ]
+
+    def _health(self, name: str) -> Health:
+        return self.health.get(name, Health(ok=False, detail="not asked yet"))
+
+    def _busy(self, mitigation_id: str) -> bool:
+        executor = self._runner.executor
+        return executor is not None and executor.busy(mitigation_id)
+
+    async def _start(self, name: str) -> None:
+        try:
+            await self._engines[name].start()
+            health = await self._engines[name].health()
+        except EngineError as error:
+            health = Health(ok=False, detail=str(error))
+        self._note_health(name, health)
+
+    async def _look(self, name: str) -> None:
+        was_ok = self._health(name).ok
+        if not was_ok:
+            await self._start(name)
+            if self._health(name).ok:
+                self._due.set()
+            return
+        engine = self._engines[name]
+        try:
+            health = await engine.health()
+            self.counters[name] = await engine.telemetry()
+        except EngineError as error:
+            health = Health(ok=False, detail=str(error))
+        self._note_health(name, health)
+        for counter, value in self.counters.get(name, {}).items():
+            self._runner.metrics.engine_counter.labels(name, counter).set(value)
+
+    def _note_health(self, name: str, health: Health) -> None:
+        before = self.health.get(name)
+        self.health[name] = health
+        self._runner.metrics.engine_up.labels(name).set(int(health.ok))
+        if before is not None and before.ok == health.ok:
+            return
+        if health.ok:
+            log.info("engine.ready", engine=name, detail=health.detail)
+        else:
+            log.error(
+                "engine.not_ready",
+                engine=name,
+                why=health.detail,
+                todo="protection by this engine is not possible until it works again",
+            )
+
+    async def _inventory(self, name: str) -> list[Installed] | None:
+        try:
+            return list(await self._engines[name].inventory())
+        except EngineError as error:
+            log.warning("engine.inventory_failed", engine=name, why=str(error))
+            return None
+
+    async def _withdraw(self, engine: Engine, item: Installed) -> None:
+        try:
+            await engine.withdraw(item)
+        except EngineError as error:
+            log.warning("engine.withdraw_failed", engine=engine.name, why=str(error))
+            return
+        self._count(engine.name, "withdrawn")
+        log.warning(
+            "reconcile.withdrawn",
+            engine=engine.name,
+            mitigation=item.mitigation_id,
+            what=item.what,
+            why="it carries our tag and the ledger does not know it",
+        )
+
+    async def _renew(self, name: str, rows: list[Mitigation], there: list[Installed]) -> None:
+        now = self._runner.clock.time()
+        found = {item.mitigation_id: item.packets for item in there}
+        seen, self._seen[name] = self._seen.get(name, {}), {}
+        for row in rows:
+            packets, before = found.get(row.id), seen.get(row.id)
+            if packets is None:
+                continue
+            self._seen[name][row.id] = (packets, now)
+            # A count below the last one has begun anew: what it shows is since then.
+            if before is not None and packets > before[0] and now > before[1]:
+                pps = (packets - before[0]) / (now - before[1])
+                effects = renew_if_attacked(self._runner.state, row, pps, now)
+                await self._runner.carry_out(effects)
+
+    async def _forget_orphans(self, name: str, findings: Findings) -> None:
+        state = self._runner.state
+        readable = [key for key, one in self._engines.items() if one.capabilities().readable]
+        if readable == [name] and findings.orphans != frozenset(state.memory.orphans):
+            await self._runner.carry_out(keep_orphans(state, findings.orphans))
+
+    def _note_foreign(self, name: str, foreign: tuple[Installed, ...]) -> None:
+        found = tuple(item.what for item in foreign)
+        if found and found != self.foreign.get(name, ()):
+            self._count(name, "foreign")
+            log.warning(
+                "reconcile.foreign",
+                engine=name,
+                what=list(found),
+                todo="somebody else put it there; it is never touched",
+            )
+        self.foreign[name] = found
+
+    def _count(self, name: str, finding: str) -> None:
+        self._runner.metrics.reconciled.labels(name, finding).inc()

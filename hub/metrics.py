@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prometheus metrics of the hub: own registry, bounded labels, never an address."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """Everything that `/metrics` shows; names begin with `fnm_hub_`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        new = self.registry
+        self.accepted = Counter(
+            "fnm_hub_events_accepted",
+            "Events made durable, by way in.",
+            ["via"],
+            registry=new,
+        )
+        self.duplicates = Counter(
+            "fnm_hub_events_duplicate", "Events handed in a second time.", registry=new
+        )
+        self.turned_away = Counter(
+            "fnm_hub_events_turned_away",
+            "Events that the sender was told to keep, by reason.",
+            ["reason"],
+            registry=new,
+        )
+        self.processed = Counter(
+            "fnm_hub_events_processed",
+            "Events taken in, by action and outcome.",
+            ["action", "outcome"],
+            registry=new,
+        )
+        self.refused = Counter(
+            "fnm_hub_mitigations_refused", "Refusals, by guard.", ["guard"], registry=new
+        )
+        self.changes = Counter(
+            "fnm_hub_mitigation_changes",
+            "State changes of mitigations, by engine and new state.",
+            ["engine", "state"],
+            registry=new,
+        )
+        self.engine_seconds = Histogram(
+            "fnm_hub_engine_seconds",
+            "How long engines take, by engine and verb.",
+            ["engine", "verb"],
+            buckets=_FAST,
+            registry=new,
+        )
+        self.event_to_active = Histogram(
+            "fnm_hub_event_to_active_seconds",
+            "From an event's acceptance to its countermeasure in force.",
+            buckets=_FAST,
+            registry=new,
+        )
+        self.engine_errors = Counter(
+            "fnm_hub_engine_errors",
+            "Failed calls to engines, by engine, verb and whether they are retried.",
+            ["engine", "verb", "retried"],
+            registry=new,
+        )
+        self.store_errors = Counter(
+            "fnm_hub_store_errors", "Writes that the journal did not take.", registry=new
+        )
+        self.reconciled = Counter(
+            "fnm_hub_reconcile_findings",
+            "Differences between ledger and engine, by engine and finding.",
+            ["engine", "finding"],
+            registry=new,
+        )
+        self.attacks = Gauge("fnm_hub_attacks", "Open attacks, by state.", ["state"], registry=new)
+        self.mitigations = Gauge(
+            "fnm_hub_mitigations", "Open mitigations, by state.", ["state"], registry=new
+        )
+        self.pending = Gauge(
+            "fnm_hub_events_pending", "Events accepted and not yet taken in.", registry=new
+        )
+        self.spool_waiting = Gauge(
+            "fnm_hub_spool_files", "Files waiting in the spool.", registry=new
+        )
+        self.engine_up = Gauge(
+            "fnm_hub_engine_up", "Whether an engine can work.", ["engine"], registry=new
+        )
+        self.engine_counter = Gauge(
+            "fnm_hub_engine_packets",
+            "What an engine's data plane has counted, by counter.",
+            ["engine", "counter"],
+            registry=new,
+        )
+        self.dry_run = Gauge("fnm_hub_dry_run", "1 while nothing is applied.", registry=new)
+        self.frozen = Gauge("fnm_hub_frozen", "1 while nothing new may begin.", registry=new)
+        self.clock_skew = Gauge(
+            "fnm_hub_clock_skew_seconds",
+            "How far the wall clock has been set away from the hub's steady one.",
+            registry=new,
+        )
+        self.reload_ok = Gauge(
+            "fnm_hub_reload_successful", "1 when the newest reload succeeded.", registry=new
+        )
+        self.reload_ok.set(1)
+
+    def render(self) -> bytes:
+        """Return the text exposition format."""
+        return generate_latest(self.registry)

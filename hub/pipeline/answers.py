@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What engines answer, written into the ledger."""
+
+from collections.abc import Sequence
+
+from hub.effects import Effects
+from hub.mitigations.executor import Order, Verb
+from hub.mitigations.model import Mitigation
+from hub.pipeline.state import State
+from hub.pipeline.words import audit, say
+
+
+def applied(state: State, order: Order, now: float) -> Effects:
+    """Write down that an engine has put a mitigation in force."""
+    effects = Effects()
+    row = state.ledger.applied(order.mitigation.id, order.mitigation.revision, now)
+    if row is not None:
+        _note(effects, row, "mitigation.active", "", now)
+    return effects
+
+
+def released(state: State, order: Order, now: float) -> Effects:
+    """Write down that an engine has taken a mitigation back."""
+    effects = Effects()
+    row = state.ledger.released(order.mitigation.id, order.mitigation.revision, now)
+    if row is not None:
+        _note(effects, row, "mitigation.released", row.reason, now)
+    return effects
+
+
+def planned(state: State, order: Order, steps: Sequence[str], now: float) -> Effects:
+    """Write down what an engine would have done."""
+    effects = Effects()
+    row = state.ledger.get(order.mitigation.id)
+    if row is not None:
+        say(effects, "info", "mitigation.would_apply", row, "; ".join(steps))
+        audit(effects, now, "mitigation.would_apply", "", mitigation=row, trace=steps)
+    return effects
+
+
+def trouble(state: State, order: Order, error: str, now: float) -> Effects:
+    """Write down that an engine could not do it yet; it is tried again.
+
+    The same trouble again is neither logged nor written: the row says it already.
+    """
+    effects = Effects()
+    before = state.ledger.get(order.mitigation.id)
+    row = state.ledger.trouble(order.mitigation.id, error)
+    if row is not None and before is not None and before.error != error:
+        effects.mitigations[row.id] = row
+        what = f"mitigation.{order.verb}_retry"
+        say(effects, "warning", what, row, error)
+        audit(effects, now, what, error, outcome="error", mitigation=row)
+    return effects
+
+
+def failed(state: State, order: Order, error: str, now: float) -> Effects:
+    """Write down that an engine will never do it."""
+    effects = Effects()
+    row = state.ledger.failed(order.mitigation.id, error, now)
+    if row is not None:
+        effects.mitigations[row.id] = row
+        say(effects, "error", "mitigation.failed", row, error)
+        audit(effects, now, "mitigation.failed", error, outcome="error", mitigation=row)
+    return effects
+
+
+def missing(state: State, row: Mitigation, now: float) -> Effects:
+    """Put in force again what the engine no longer has."""
+    effects = Effects()
+    after = state.ledger.reapply(row)
+    effects.mitigations[after.id] = after
+    effects.orders.append(Order(Verb.APPLY, after))
+    why = "the engine no longer has it; applying it again"
+    say(effects, "warning", "mitigation.missing", after, why)
+    audit(effects, now, "mitigation.missing", why, mitigation=after)
+    return effects
+
+
+def _note(effects: Effects, row: Mitigation, what: str, why: str, now: float) -> None:
+    effects.mitigations[row.id] = row
+    say(effects, "info", what, row, why)
+    audit(effects, now, what, why, outcome="ok", mitigation=row)

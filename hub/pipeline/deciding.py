@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an attack to mitigations: evaluate the rules, ask the guards, write the intents."""
+
+from dataclasses import dataclass
+
+from hub.attacks.model import Attack
+from hub.effects import Effects
+from hub.guard.checks import Refusal, cap_usage
+from hub.mitigations.executor import Order, Verb
+from hub.mitigations.ledger import Proposal
+from hub.mitigations.model import Mitigation, MitigationState
+from hub.net import IPNetwork
+from hub.pipeline.guarding import forbidden, refuse
+from hub.pipeline.releasing import release
+from hub.pipeline.state import State
+from hub.pipeline.words import audit, rule_line, say
+from hub.rules.actions import Action, Command, Notify
+from hub.rules.ruleset import Chosen, Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """What a decision is about.
+
+    Attributes:
+        event: the event that asks for it, None when time or an operator does.
+        actor: the detector, or who asks.
+    """
+
+    attack: Attack
+    event: int | None
+    actor: str
+
+
+def decide(state: State, occasion: Occasion, now: float, effects: Effects) -> None:
+    """Evaluate the rules on the attack and begin, join or refuse what they ask for."""
+    linger = 0.0
+    for service, targets in _by_service(state, occasion.attack).items():
+        decision = state.rules.evaluate(occasion.attack, service)
+        linger = max([linger, *(chosen.linger for chosen in decision.chosen)])
+        _note_decision(state, occasion, decision, service, now=now, effects=effects)
+        for chosen in decision.chosen:
+            for action in chosen.actions:
+                for target in targets:
+                    _admit(state, occasion, _propose(state, chosen, action, target), now, effects)
+    attack = state.tracker.set_linger(occasion.attack.id, linger)
+    if attack is not None:
+        effects.attacks[attack.id] = attack
+
+
+def _note_decision(
+    state: State,
+    occasion: Occasion,
+    decision: Decision,
+    service: str | None,
+    *,
+    now: float,
+    effects: Effects,
+) -> None:
+    """Keep the reasons, unless a repeated report led to the same decision for the same ones."""
+    known = state.decided.setdefault(occasion.attack.id, {})
+    outcome = (decision.version, tuple((each.rule.name, each.failed) for each in decision.looked))
+    if known.get(service) == outcome:
+        return
+    known[service] = outcome
+    document = decision.to_json()
+    rules = document.pop("trace")
+    names = ", ".join(chosen.rule for chosen in decision.chosen)
+    audit(
+        effects,
+        now,
+        "decision",
+        f"matched: {names}" if names else "no rule matched",
+        attack=occasion.attack,
+        event=occasion.event,
+        actor=occasion.actor,
+        trace=[rule_line(rule) for rule in rules],
+        details={"service": service, "rules": rules, **document},
+    )
+
+
+def _by_service(state: State, attack: Attack) -> dict[str | None, list[IPNetwork]]:
+    groups: dict[str | None, list[IPNetwork]] = {}
+    for target in attack.targets:
+        service = state.config.service_of(target)
+        groups.setdefault(service.name if service else None, []).append(target)
+    return groups or {None: []}
+
+
+def _propose(state: State, chosen: Chosen, action: Action, target: IPNetwork) -> Proposal:
+    return Proposal(
+        target=target,
+        action=action,
+        engine=_engine_for(state, action, chosen.engine),
+        service=state.config.service_of(target),
+        rule=chosen.rule,
+        ttl=chosen.ttl if chosen.ttl is not None else state.config.attacks.lifetime,
+        dry_run=state.config.dry_run or chosen.dry_run,
+    )
+
+
+def _engine_for(state: State, action: Action, wanted: str | None) -> str:
+    if isinstance(action, Notify):
+        return action.to
+    if isinstance(action, Command):
+        return action.run
+    if wanted is not None:
+        return wanted
+    able = (name for name, able in state.engines.items() if action.kind in able.kinds)
+    return next(able, "")
+
+
+def _admit(
+    state: State, occasion: Occasion, proposal: Proposal, now: float, effects: Effects
+) -> None:
+    existing = state.ledger.find(proposal)
+    armed = existing is not None and existing.state is MitigationState.DRY_RUN
+    if existing is not None and armed and not proposal.dry_run:
+        release(state, existing, "no longer dry-run", now, effects)
+        existing = None
+    ending = existing is not None and existing.state is MitigationState.RELEASING
+    if existing is None or ending:
+        refusal = refuse(state, proposal, now, again=ending)
+    else:
+        refusal = forbidden(state, existing)
+    if refusal is not None:
+        _note_refusal(state, occasion, proposal, refusal, now=now, effects=effects)
+    elif existing is not None:
+        _join(state, existing, occasion, proposal, now=now, effects=effects)
+    else:
+        _begin(state, occasion, proposal, now, effects)
+
+
+def _begin(
+    state: State, occasion: Occasion, proposal: Proposal, now: float, effects: Effects
+) -> None:
+    state.made += 1
+    salt = f"{occasion.event}/{state.made}"
+    row = state.ledger.begin(proposal, occasion.attack.id, now, salt)
+    effects.mitigations[row.id] = row
+    effects.orders.append(Order(Verb.PLAN if proposal.dry_run else Verb.APPLY, row))
+    what = "mitigation.dry_run" if proposal.dry_run else "mitigation.applying"
+    why = f"rule {row.rule} of rule set {state.rules.version} asks for it"
+    say(effects, "info", what, row, why)
+    audit(
+        effects,
+        now,
+        what,
+        why,
+        attack=occasion.attack,
+        mitigation=row,
+        event=occasion.event,
+        actor=occasion.actor,
+    )
+    _warn_caps(state, row, effects)
+
+
+def _join(
+    state: State,
+    row: Mitigation,
+    occasion: Occasion,
+    proposal: Proposal,
+    *,
+    now: float,
+    effects: Effects,
+) -> None:
+    silent = not state.lasting(row.engine)
+    after = state.ledger.join(row, proposal, occasion.attack.id, now, silent=silent)
+    if after is row:
+        return
+    effects.mitigations[after.id] = after
+    if after.state is MitigationState.APPLYING:
+        effects.orders.append(Order(Verb.APPLY, after))
+    why = f"held by {len(after.attacks)} attack(s) until {after.deadline:.0f}"
+    say(effects, "info", "mitigation.renewed", after, why)
+    audit(
+        effects,
+        now,
+        "mitigation.renewed",
+        why,
+        attack=occasion.attack,
+        mitigation=after,
+        event=occasion.event,
+        actor=occasion.actor,
+    )
+
+
+def _note_refusal(
+    state: State,
+    occasion: Occasion,
+    proposal: Proposal,
+    refusal: Refusal,
+    *,
+    now: float,
+    effects: Effects,
+) -> None:
+    told = state.told.setdefault(occasion.attack.id, set())
+    mark = f"{refusal.guard} {proposal.key}"
+    if mark in told:
+        return
+    told.add(mark)
+    effects.log(
+        "warning",
+        "mitigation.refused",
+        attack=occasion.attack.id,
+        target=str(proposal.target),
+        kind=proposal.action.kind,
+        rule=proposal.rule,
+        guard=refusal.guard,
+        why=refusal.why,
+        todo=refusal.todo,
+    )
+    audit(
+        effects,
+        now,
+        "mitigation.refused",
+        f"{proposal.action.kind} on {proposal.target}: {refusal.why}",
+        outcome=refusal.guard,
+        attack=occasion.attack,
+        event=occasion.event,
+        actor=occasion.actor,
+        details={
+            "target": str(proposal.target),
+            "action": proposal.action.model_dump(mode="json"),
+            "rule": proposal.rule,
+            "todo": refusal.todo,
+        },
+    )
+
+
+def _warn_caps(state: State, row: Mitigation, effects: Effects) -> None:
+    for usage in cap_usage(row.engine, row.rule, state.ledger.live(), state.config.guard):
+        if not usage.near:
+            state.near_caps.discard(usage.cap)
+        elif usage.cap not in state.near_caps:
+            state.near_caps.add(usage.cap)
+            effects.log(
+                "warning",
+                "guard.cap_near",
+                cap=usage.cap,
+                used=usage.used,
+                limit=usage.limit,
+                todo="see what is live with: fnm-hub mitigations",
+            )

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an event to an attack, and on to the decision; and what the passing of time does."""
+
+from hub.attacks.change import Change, Outcome, Sighting
+from hub.effects import Effects
+from hub.errors import NotUnderstoodError
+from hub.intake.envelope import Envelope
+from hub.intake.model import Action, Report
+from hub.intake.parse import parse
+from hub.mitigations.executor import Order, Verb
+from hub.mitigations.model import MitigationState
+from hub.pipeline.deciding import Occasion, decide
+from hub.pipeline.operating import drain_step, forget_hold_offs, withdraw_forbidden
+from hub.pipeline.releasing import release, release_overdue
+from hub.pipeline.state import State
+from hub.pipeline.words import audit
+from hub.store.records import EventResult
+
+_DECIDING = frozenset({Outcome.BEGAN, Outcome.RETURNED, Outcome.CHANGED, Outcome.REFRESHED})
+
+
+def take_event(state: State, number: int, envelope: Envelope, now: float) -> Effects:
+    """Take in one event that is durable as `number`; never raises for what is in it."""
+    effects = Effects()
+    try:
+        report = parse(envelope.args, envelope.stdin)
+    except NotUnderstoodError as error:
+        note = str(error)
+        effects.events.append(EventResult(number, "not_understood", note=note))
+        effects.log(
+            "warning",
+            "event.not_understood",
+            number=number,
+            detector=envelope.detector,
+            why=note,
+            todo=f"it is kept as it came: fnm-hub event {number}",
+        )
+        return effects
+    return take_sighting(state, Sighting(number, envelope.detector, envelope.order, report), now)
+
+
+def take_sighting(state: State, sighting: Sighting, now: float) -> Effects:
+    """Take in one event that is understood."""
+    effects = Effects()
+    change = state.tracker.fold(sighting, now)
+    _note_event(sighting, change, effects)
+    _note_change(state, change, sighting.number, now, effects)
+    if change.attack is not None and change.outcome in _DECIDING:
+        decide(state, Occasion(change.attack, sighting.number, sighting.detector), now, effects)
+    return effects
+
+
+def remember_unban(state: State, number: int, envelope: Envelope, now: float) -> None:
+    """Let an unban of before the restart go on cancelling a ban that comes after it."""
+    try:
+        report = parse(envelope.args, envelope.stdin)
+    except NotUnderstoodError:
+        return
+    if report.action in (Action.UNBAN, Action.PARTIAL_UNBLOCK):
+        state.tracker.bury(Sighting(number, envelope.detector, envelope.order, report), now)
+
+
+def tick(state: State, now: float) -> Effects:
+    """Let time pass up to `now`: lifetimes, lingers, deadlines, drain."""
+    effects = Effects()
+    for change in state.tracker.advance(now):
+        _note_change(state, change, None, now, effects)
+    release_overdue(state, now, effects)
+    forget_hold_offs(state, now, effects)
+    drain_step(state, now, effects)
+    return effects
+
+
+def resume(state: State, now: float) -> Effects:
+    """Order again every intent that an earlier run did not finish."""
+    effects = Effects()
+    withdraw_forbidden(state, now, effects)
+    for row in state.ledger:
+        if row.state is MitigationState.APPLYING:
+            effects.orders.append(Order(Verb.APPLY, row))
+        elif row.state is MitigationState.RELEASING and row.id not in effects.mitigations:
+            effects.orders.append(Order(Verb.RELEASE, row))
+    return effects
+
+
+def _note_event(sighting: Sighting, change: Change, effects: Effects) -> None:
+    report, attack = sighting.report, change.attack
+    target = _target_text(report)
+    note = f"{change.outcome}: {change.why}"
+    attack_id = attack.id if attack else ""
+    effects.events.append(
+        EventResult(sighting.number, "done", str(report.action), target, attack_id, note)
+    )
+    effects.log(
+        "info",
+        "event.processed",
+        number=sighting.number,
+        detector=sighting.detector,
+        action=str(report.action),
+        target=target,
+        outcome=str(change.outcome),
+        attack=attack_id,
+        why=change.why,
+    )
+
+
+def _note_change(
+    state: State, change: Change, event: int | None, now: float, effects: Effects
+) -> None:
+    attack = change.attack
+    if change.outcome is Outcome.REFUSED:
+        effects.log(
+            "error",
+            "attack.refused",
+            number=event,
+            why=change.why,
+            todo="raise attacks.max_active, or look for a detector that reports too much",
+        )
+    if attack is None or change.outcome in (Outcome.STALE, Outcome.NOTHING):
+        return
+    effects.attacks[attack.id] = attack
+    if change.outcome is not Outcome.REFRESHED:
+        what = f"attack.{change.outcome}"
+        effects.log(
+            "info",
+            what,
+            attack=attack.id,
+            targets=[str(target) for target in attack.targets],
+            direction=str(attack.direction),
+            attack_type=str(attack.attack_type),
+            protocol=attack.protocol,
+            pps=attack.pps,
+            episodes=attack.episodes,
+            why=change.why,
+        )
+        audit(effects, now, what, change.why, attack=attack, event=event)
+    if change.outcome is Outcome.ENDED:
+        state.told.pop(attack.id, None)
+        state.decided.pop(attack.id, None)
+        for row in state.ledger.leave(attack.id):
+            release(state, row, f"attack ended: {attack.end_reason}", now, effects)
+
+
+def _target_text(report: Report) -> str:
+    return str(report.target) if report.target is not None else f"group {report.hostgroup}"

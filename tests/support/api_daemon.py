@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A daemon in memory behind the real sockets, for tests of the HTTP side and of the CLI."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from hub.api.daemon import Accepted, View
+from hub.errors import RefusedError
+from hub.intake.envelope import Envelope, encode
+
+NOW = 1_700_000_000.0
+
+
+class FixedClock:
+    """A clock that stands still until a test moves it; sleeping takes real time."""
+
+    def __init__(self, now: float = NOW) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        """Return the set time."""
+        return self.now
+
+    def monotonic(self) -> float:
+        """Return the set time."""
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait on the running loop."""
+        await asyncio.sleep(seconds)  # noqa: TID251 - the loop's own time is meant
+
+
+def event_view(number: int, **changed: Any) -> View:
+    """Return an event as the lists show it."""
+    return {
+        "number": number,
+        "delivery_id": f"delivery-{number}",
+        "detector": "fnm1",
+        "stamp": NOW - 60,
+        "received_at": NOW - 59.9,
+        "via": "unix",
+        "action": "ban",
+        "target": "192.0.2.10",
+        "status": "applied",
+        "attack": "a-0123456789",
+        "note": "",
+        **changed,
+    }
+
+
+def mitigation_view(**changed: Any) -> View:
+    """Return a mitigation as the lists show it."""
+    return {
+        "id": "m-0123456789",
+        "target": "192.0.2.10/32",
+        "action": {"kind": "tcp", "mode": "auto"},
+        "engine": "nftables",
+        "service": "web",
+        "rule": "syn-flood",
+        "state": "active",
+        "created_at": NOW - 60,
+        "active_at": NOW - 59.8,
+        "deadline": NOW + 750,
+        "hold_until": 0.0,
+        "released_at": None,
+        "attacks": ["a-0123456789"],
+        "error": "",
+        "revision": 1,
+        "dry_run": False,
+        **changed,
+    }
+
+
+def attack_view(**changed: Any) -> View:
+    """Return an attack as the lists show it."""
+    return {
+        "id": "a-0123456789",
+        "targets": ["192.0.2.10/32"],
+        "hostgroup": None,
+        "direction": "incoming",
+        "attack_type": "syn_flood",
+        "protocol": "tcp",
+        "state": "active",
+        "started_at": NOW - 123,
+        "updated_at": NOW - 60,
+        "ends_at": NOW + 3477,
+        "ended_at": None,
+        "pps": 120_000,
+        "bps": 80_000_000,
+        "holders": [
+            {"detector": "fnm1", "attack_uuid": None, "direction": "outgoing", "since": NOW - 123}
+        ],
+        "episodes": 1,
+        "reported": {
+            "direction": "outgoing",
+            "attack_type": "unknown",
+            "protocol": "tcp",
+            "pps": 25_000,
+        },
+        "events": [17],
+        "mitigations": ["m-0123456789"],
+        **changed,
+    }
+
+
+class MemoryDaemon:
+    """Keeps what it is given; shows what a test puts in."""
+
+    def __init__(self) -> None:
+        self.accepted: list[tuple[Envelope, bytes, str]] = []
+        self.failing: Exception | None = None
+        self.not_ready: list[str] = []
+        self.calls: list[tuple[str, str, str]] = []
+        self.attack_rows = [attack_view()]
+        self.mitigation_rows = [mitigation_view()]
+        self.event_rows = [event_view(17)]
+        self.queues: list[asyncio.Queue[View | None]] = []
+        self.heard = asyncio.Event()
+        self.state: View = status_view()
+
+    async def accept(self, envelope: Envelope, *, raw: bytes, via: str) -> Accepted:
+        """Keep one event, once by its id."""
+        self._fail()
+        for number, (known, _, _) in enumerate(self.accepted, 1):
+            if known.id == envelope.id:
+                return Accepted(number, is_new=False)
+        self.accepted.append((envelope, raw, via))
+        return Accepted(len(self.accepted), is_new=True)
+
+    def status(self) -> View:
+        """Return the set state."""
+        return self.state
+
+    async def attacks(self, *, include_ended: bool, limit: int) -> list[View]:
+        """Return the rows that were put in."""
+        rows = [row for row in self.attack_rows if include_ended or row["state"] != "ended"]
+        return rows[:limit]
+
+    async def attack(self, attack_id: str) -> View | None:
+        """Return one row with all about it."""
+        for row in self.attack_rows:
+            if row["id"] == attack_id:
+                return {
+                    **row,
+                    "events": self.event_rows,
+                    "mitigations": self.mitigation_rows,
+                    "audit": [
+                        {
+                            "time": NOW - 60,
+                            "actor": "rule syn-flood",
+                            "what": "tcp by nftables",
+                            "outcome": "applied",
+                            "reason": "attack_type is syn_flood",
+                            "trace": ["syn-flood: attack_type == syn_flood: yes"],
+                        }
+                    ],
+                }
+        return None
+
+    async def mitigations(self, *, include_ended: bool, limit: int) -> list[View]:
+        """Return the rows that were put in."""
+        rows = self.mitigation_rows
+        return [row for row in rows if include_ended or row["state"] != "released"][:limit]
+
+    async def events(self, *, before: int | None, limit: int) -> list[View]:
+        """Return the rows that were put in."""
+        rows = [row for row in self.event_rows if before is None or row["number"] < before]
+        return rows[:limit]
+
+    async def event(self, number: int) -> View | None:
+        """Return one row with its bytes."""
+        for row in self.event_rows:
+            if row["number"] == number:
+                call = Envelope(
+                    id="delivery-17",
+                    detector="fnm1",
+                    stamp=NOW - 60,
+                    args=("192.0.2.10", "incoming", "1000", "ban"),
+                    stdin=b"IP: 192.0.2.10\nAttack type: syn_flood\n",
+                )
+                raw = base64.b64encode(encode(call)).decode("ascii")
+                return {**row, "raw": raw, "report": {"action": "ban", "target": "192.0.2.10"}}
+        return None
+
+    async def release(self, mitigation_id: str, *, actor: str, reason: str) -> View:
+        """Mark one row as being released."""
+        self._fail()
+        for row in self.mitigation_rows:
+            if row["id"] == mitigation_id:
+                self.calls.append(("release", actor, reason))
+                return {**row, "state": "releasing"}
+        raise RefusedError(
+            "there is no such mitigation", where=mitigation_id, todo="fnm-hub mitigations --all"
+        )
+
+    async def freeze(self, *, actor: str, reason: str) -> View:
+        """Note the call."""
+        return self._changed("freeze", actor, reason)
+
+    async def unfreeze(self, *, actor: str, reason: str) -> View:
+        """Note the call."""
+        return self._changed("unfreeze", actor, reason)
+
+    async def drain(self, *, actor: str, reason: str) -> View:
+        """Note the call."""
+        return self._changed("drain", actor, reason)
+
+    async def reload(self, *, actor: str) -> View:
+        """Note the call."""
+        return self._changed("reload", actor, "")
+
+    async def subscribe(self) -> AsyncIterator[View]:
+        """Yield what `publish` is given from now on, until `end`."""
+        queue: asyncio.Queue[View | None] = asyncio.Queue()
+        self.queues.append(queue)
+        self.heard.set()
+        try:
+            while (item := await queue.get()) is not None:
+                yield item
+        finally:
+            self.queues.remove(queue)
+            if not self.queues:
+                self.heard.clear()
+
+    def publish(self, item: View | None) -> None:
+        """Hand `item` to every reader; None ends them."""
+        for queue in self.queues:
+            queue.put_nowait(item)
+
+    def ready(self) -> Sequence[str]:
+        """Return the set reasons."""
+        return self.not_ready
+
+    def metrics(self) -> bytes:
+        """Return one sample."""
+        return b"# TYPE fnm_hub_up gauge\nfnm_hub_up 1.0\n"
+
+    def _changed(self, what: str, actor: str, reason: str) -> View:
+        self._fail()
+        self.calls.append((what, actor, reason))
+        return self.state
+
+    def _fail(self) -> None:
+        if self.failing is not None:
+            raise self.failing
+
+
+def status_view(**changed: Any) -> View:
+    """Return the state of a hub that works."""
+    return {
+        "version": "0.1.0",
+        "pid": 4242,
+        "started_at": NOW - 7380,
+        "now": NOW,
+        "dry_run": False,
+        "frozen": None,
+        "draining": False,
+        "rules": {
+            "version": "3f2a9c1d0b",
+            "files": ["/etc/fnm-hub/rules/default.yaml"],
+            "count": 3,
+            "loaded_at": NOW - 7380,
+        },
+        "counts": {
+            "attacks": {"active": 3, "ending": 1},
+            "mitigations": {"active": 4, "applying": 1, "dry_run": 0},
+            "events": {"accepted": 12_345, "pending": 0, "not_understood": 2},
+        },
+        "engines": [
+            {
+                "name": "nftables",
+                "kinds": ["acl", "sorb", "tcp"],
+                "ok": True,
+                "detail": "",
+                "telemetry": {"dropped_packets": 1_234_567},
+            },
+            {
+                "name": "oncall",
+                "kinds": ["notify"],
+                "ok": False,
+                "detail": "https://alerts.example.net: connection refused",
+                "telemetry": {},
+            },
+        ],
+        "caps": {"total": {"used": 4, "limit": 1000}},
+        "store": {"path": "/var/lib/fnm-hub/journal.sqlite3", "recovered_from": None},
+        "spool": {"path": "/var/spool/fnm-hub", "waiting": 0, "bad": 0},
+        "warnings": [],
+        **changed,
+    }
