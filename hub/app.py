@@ -5,8 +5,8 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
@@ -19,23 +19,28 @@ from hub.attacks.tracker import Tracker
 from hub.clock import Anchor, SteadyClock, SystemClock
 from hub.config import Config
 from hub.daemon import HubDaemon
-from hub.documents import MEMORY_KEY, read_attack, read_memory, read_mitigation, readable
+from hub.documents import MEMORY_KEY, Memory, read_attack, read_memory, read_mitigation, readable
 from hub.engine_watch import EngineWatch
 from hub.engines.build import build_engines
 from hub.errors import ConfigError, HubError, IntakeError, StoreError
 from hub.intake.envelope import decode, encode
+from hub.intake.model import Action
 from hub.intake.spool import Spool
 from hub.loading import read_all
 from hub.log import configure
 from hub.metrics import Metrics
+from hub.mitigations.engine import Capabilities
 from hub.mitigations.executor import Executor
 from hub.mitigations.ledger import Ledger
+from hub.pipeline.deciding import HUB
 from hub.pipeline.events import remember_unban, resume
+from hub.pipeline.operating import redecide
 from hub.pipeline.state import State
 from hub.rules.ruleset import RuleSet
 from hub.runner import Runner
 from hub.store.journal import Journal
-from hub.store.records import Batch
+from hub.store.records import StoredEvent
+from hub.store.settings import Section, Settings
 from hub.stream import Stream
 from hub.tasks import Tasks
 
@@ -44,21 +49,7 @@ log = structlog.get_logger(__name__)
 _CLOCK_KEY: Final = "clock"
 _PRUNE_INTERVAL: Final = 600.0
 _SPOOL_AT_ONCE: Final = 256
-
-
-class Settings:
-    """The engines' own small memory, kept in the journal under `engine:`."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-
-    async def get(self, key: str) -> str | None:
-        """Return what was put under `key`."""
-        return (await self._journal.settings()).get(f"engine:{key}")
-
-    async def put(self, key: str, value: str | None) -> None:
-        """Keep `value` durably; None forgets the key."""
-        await self._journal.write(Batch(settings={f"engine:{key}": value}))
+_PAGE: Final = 500
 
 
 def run(config_path: Path) -> int:
@@ -66,6 +57,8 @@ def run(config_path: Path) -> int:
 
     Mistakes in the configuration are printed one a line, before anything is started.
     """
+    # A reload asked for while starting is no reason to die: the files are being read anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         config, rules = read_all(config_path)
     except ConfigError as error:
@@ -95,6 +88,8 @@ async def _reload(daemon: HubDaemon) -> None:
         await daemon.reload(actor="SIGHUP")
     except ConfigError:
         return
+    except Exception:
+        log.exception("rules.reload_defect", todo="nothing has changed; report it with the files")
 
 
 @asynccontextmanager
@@ -105,15 +100,16 @@ async def running(
     async with AsyncExitStack() as stack:
         journal = await Journal.open(config.store.path, clock=SystemClock())
         stack.push_async_callback(journal.close)
-        clock = await _steady_clock(journal)
-        tasks = await stack.enter_async_context(Tasks())
-        metrics, stream = Metrics(), Stream()
-        engines = build_engines(config, clock=clock, kept=Settings(journal))
+        settings = await Settings.read(journal)
+        clock = await _steady_clock(journal, settings)
+        engines = build_engines(config, clock=clock, kept=Section(settings, "engine:"))
         for engine in engines.values():
             stack.push_async_callback(engine.close)
-        state = await _restore(journal, config, rules)
-        state.engines = {name: engine.capabilities() for name, engine in engines.items()}
-        runner = Runner(state, journal, clock=clock, metrics=metrics, stream=stream)
+        tasks = await stack.enter_async_context(Tasks())
+        metrics, stream = Metrics(), Stream()
+        able = {name: engine.capabilities() for name, engine in engines.items()}
+        state, complete = await _restore(journal, settings, config, rules, able)
+        runner = Runner(state, journal, settings, clock=clock, metrics=metrics, stream=stream)
         runner.executor = Executor(
             engines,
             tasks=tasks,
@@ -131,8 +127,9 @@ async def running(
         await watch.start_engines()
         if journal.recovered_from is not None:
             _say_recovered(journal.recovered_from)
-            await watch.adopt_orphans()
-        await runner.carry_out(resume(state, clock.time()))
+        begun = resume(state, clock.time(), complete=complete)
+        redecide(state, HUB, clock.time(), begun)
+        await runner.carry_out(begun)
         tasks.run("take events", runner.take_events())
         tasks.run("tick", runner.tick_for_ever())
         tasks.run("watch engines", watch.watch())
@@ -155,18 +152,24 @@ async def running(
         daemon.serving = False
 
 
-async def _steady_clock(journal: Journal) -> SteadyClock:
-    kept = (await journal.settings()).get(_CLOCK_KEY)
+async def _steady_clock(journal: Journal, settings: Settings) -> SteadyClock:
+    kept = settings.known.get(_CLOCK_KEY)
     clock = SteadyClock(Anchor(**json.loads(kept)) if kept else None)
     if not await journal.open_attacks() and not await journal.open_mitigations():
         # Nothing hangs on the old time: follow the wall clock, which may have been wrong at boot.
         clock = SteadyClock()
-    await journal.write(Batch(settings={_CLOCK_KEY: json.dumps(asdict(clock.anchor))}))
+    await settings.put(_CLOCK_KEY, json.dumps(asdict(clock.anchor)))
     return clock
 
 
-async def _restore(journal: Journal, config: Config, rules: RuleSet) -> State:
-    memory = read_memory((await journal.settings()).get(MEMORY_KEY))
+async def _restore(
+    journal: Journal,
+    settings: Settings,
+    config: Config,
+    rules: RuleSet,
+    engines: Mapping[str, Capabilities],
+) -> tuple[State, bool]:
+    memory = _memory(settings)
     attacks, gone = readable(await journal.open_attacks(), read_attack)
     rows, lost = readable(await journal.open_mitigations(), read_mitigation)
     for row_id in (*gone, *lost):
@@ -178,22 +181,50 @@ async def _restore(journal: Journal, config: Config, rules: RuleSet) -> State:
     if lost:
         # What they describe may be in force: it is left alone, as after the loss of the journal.
         memory = replace(memory, orphans=tuple(sorted({*memory.orphans, *lost})))
-    return State(config, rules, {}, Tracker(config.attacks, attacks), Ledger(rows), memory)
+    messengers = [name for name, able in engines.items() if not able.lasting]
+    ledger = Ledger(rows, messengers)
+    state = State(config, rules, engines, Tracker(config.attacks, attacks), ledger, memory)
+    return state, not gone
+
+
+def _memory(settings: Settings) -> Memory:
+    try:
+        return read_memory(settings.known.get(MEMORY_KEY))
+    except ValueError:
+        log.error(
+            "store.memory_unreadable",
+            todo="freeze, drain and hold-offs are forgotten: set them again if they are needed",
+        )
+        return Memory()
 
 
 async def _remember_unbans(journal: Journal, state: State, now: float) -> None:
-    for event in await journal.events(limit=1000):
-        if event.received_at < now - state.config.attacks.tombstone:
-            return
-        try:
-            envelope = decode(event.raw)
-        except IntakeError:
-            continue
-        remember_unban(state, event.number, envelope, event.received_at)
+    since = now - state.config.attacks.tombstone
+    found: list[StoredEvent] = []
+    before: int | None = None
+    while page := await journal.events(before=before, limit=_PAGE):
+        found += [one for one in page if one.received_at >= since and _is_unban(one)]
+        before = page[-1].number
+        if page[-1].received_at < since:
+            break
+    for event in reversed(found):
+        with suppress(IntakeError):
+            remember_unban(state, event.number, decode(event.raw), event.received_at)
+
+
+def _is_unban(event: StoredEvent) -> bool:
+    return event.status == "done" and event.action in (Action.UNBAN, Action.PARTIAL_UNBLOCK)
 
 
 def _on_recovery(runner: Runner, tasks: Tasks, moved: Path) -> None:
-    _say_recovered(moved)
+    if runner.journal.taken_away:
+        log.error(
+            "store.taken_away",
+            path=str(moved),
+            todo="find out who deleted it; a new one was begun, engines stay as they are",
+        )
+    else:
+        _say_recovered(moved)
     tasks.run("rewrite the journal", runner.rewrite())
 
 
@@ -238,14 +269,14 @@ def _is_done(answer: object) -> bool:
 async def _prune_for_ever(journal: Journal, config: Config, clock: SteadyClock) -> None:
     while True:
         await clock.sleep(_PRUNE_INTERVAL)
-        now = clock.time()
+        now, total = clock.time(), 0
         try:
-            gone = await journal.prune(
+            while gone := await journal.prune(
                 events_before=now - config.store.keep_events,
                 audit_before=now - config.store.keep_audit,
-            )
+            ):
+                total += gone
         except StoreError as error:
             log.warning("store.prune_failed", why=str(error))
-            continue
-        if gone:
-            log.info("store.pruned", rows=gone)
+        if total:
+            log.info("store.pruned", rows=total)

@@ -6,7 +6,7 @@ reports every mistake with its place.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
@@ -22,6 +22,10 @@ def _path(value: Any) -> Any:
 
 RulePath = Annotated[Path, BeforeValidator(_path)]
 """A path from the root, or from the folder of the configuration file."""
+
+
+_LONGEST_SOCKET: Final = 107
+_INTAKE: Final = ("intake", "unix", "path")
 
 
 class TcpProfile(StrictModel):
@@ -49,7 +53,7 @@ class UnixIntake(StrictModel):
     path: AbsolutePath = Path("/run/fnm-hub/intake.sock")
     group: str | None = None
     allow_users: tuple[str, ...] = ("root", "fastnetmon")
-    max_body: Size = 16 * 2**20
+    max_body: Annotated[Size, Field(ge=4096)] = 16 * 2**20
 
 
 class HmacKey(StrictModel):
@@ -75,7 +79,7 @@ class TcpIntake(StrictModel):
     tls: TlsFiles | None = None
     hmac_keys: Annotated[tuple[HmacKey, ...], Field(max_length=2)] = ()
     max_clock_skew: Duration = 300.0
-    max_body: Size = 2**20
+    max_body: Annotated[Size, Field(ge=4096)] = 2**20
 
 
 class Webhook(StrictModel):
@@ -118,7 +122,7 @@ class Attacks(StrictModel):
     """How long an attack lives and when it counts as the same one."""
 
     lifetime: Duration = 6 * 3600.0
-    tombstone: Duration = 10.0
+    tombstone: Duration = 600.0
     flap_window: Duration = 600.0
     hold_growth: Annotated[float, Field(ge=1.0, le=10.0)] = 2.0
     max_hold: Duration = 900.0
@@ -226,6 +230,17 @@ class Config(StrictModel):
             if "nftables" in named:
                 text = "'nftables' is the name of an engine"
                 raise mistake(text, todo="choose another", at=("engines", kind, "nftables"))
+        return self
+
+    @model_validator(mode="after")
+    def _usable_sockets(self) -> Self:
+        if self.api.path == self.intake.unix.path:
+            text = "is the path of intake.unix as well"
+            raise mistake(text, todo="give each socket a path of its own", at=("api", "path"))
+        for at, path in ((("api", "path"), self.api.path), (_INTAKE, self.intake.unix.path)):
+            if len(bytes(path)) > _LONGEST_SOCKET:
+                text = f"is longer than {_LONGEST_SOCKET} bytes, the limit of unix(7)"
+                raise mistake(text, todo="choose a shorter path", at=at)
         return self
 
     @model_validator(mode="after")

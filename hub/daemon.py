@@ -55,6 +55,7 @@ class HubDaemon:
         self._started_at = clock.time()
         self._state = runner.state
         self._rules_loaded_at = self._started_at
+        self._reloading = asyncio.Lock()
         self.serving = False
 
     # ---- events -------------------------------------------------------------------------
@@ -118,6 +119,7 @@ class HubDaemon:
             "store": {
                 "path": str(self._runner.journal.path),
                 "recovered_from": _text(self._runner.journal.recovered_from),
+                "taken_away": self._runner.journal.taken_away,
                 "trouble": self._runner.keeper.trouble,
             },
             "spool": {
@@ -235,6 +237,10 @@ class HubDaemon:
 
     async def reload(self, *, actor: str) -> View:
         """Read configuration and rules, run the rule tests, and swap; or change nothing."""
+        async with self._reloading:
+            return await self._reload(actor)
+
+    async def _reload(self, actor: str) -> View:
         try:
             new = await asyncio.to_thread(read_for_reload, self._config_path, self._state.config)
         except ConfigError as error:
@@ -309,6 +315,8 @@ class HubDaemon:
         if self._runner.journal.recovered_from:
             moved = self._runner.journal.recovered_from
             warnings.append(f"the journal was damaged and moved to {moved}; a new one was begun")
+        if self._runner.journal.taken_away:
+            warnings.append("the journal was deleted while in use; a new one was begun")
         if self._runner.keeper.trouble:
             warnings.append(f"the journal takes no writes: {self._runner.keeper.trouble}")
         if abs(self._clock.skew()) > _CLOCK_STEP:

@@ -7,12 +7,14 @@ from typing import Any, Final
 
 import structlog
 
-from hub.errors import EngineError
+from hub.effects import Effects
+from hub.errors import HubError
 from hub.mitigations.engine import Engine, Health, Installed
 from hub.mitigations.model import Mitigation
 from hub.mitigations.reconciler import Findings, compare
 from hub.pipeline import answers
-from hub.pipeline.operating import keep_orphans
+from hub.pipeline.deciding import HUB
+from hub.pipeline.operating import keep_orphans, redecide
 from hub.pipeline.renewing import renew_if_attacked
 from hub.runner import Runner
 
@@ -42,23 +44,6 @@ class EngineWatch:
         """Make every engine ready; one that cannot work now is tried again by `watch`."""
         for name in self._engines:
             await self._start(name)
-
-    async def adopt_orphans(self) -> None:
-        """After the journal was lost: leave alone what is in force, until it ends by itself."""
-        ids: set[str] = set()
-        for name, engine in self._engines.items():
-            if engine.capabilities().readable:
-                found = await self._inventory(name)
-                ids |= {item.mitigation_id for item in found or () if item.mitigation_id}
-        known = {row.id for row in self._runner.state.ledger}
-        orphans = ids - known
-        await self._runner.carry_out(keep_orphans(self._runner.state, orphans))
-        if orphans:
-            log.warning(
-                "store.orphans_kept",
-                mitigations=sorted(orphans),
-                todo="they end at their deadlines; to end them now: fnm-hub release ID",
-            )
 
     async def watch(self) -> None:
         """Ask for health and counters every few seconds, for ever."""
@@ -90,15 +75,18 @@ class EngineWatch:
             return None
         state = self._runner.state
         rows = [row for row in state.ledger if row.engine == name]
+        await self._adopt(name, there)
         findings = compare(rows, there, state.memory.orphans)
+        again = Effects()
         for row in findings.missing:
             if row.id in before and not self._busy(row.id):
                 self._count(name, "missing")
-                await self._runner.carry_out(answers.missing(state, row, self._runner.clock.time()))
+                again.add(answers.missing(state, row, self._runner.clock.time()))
+        again.add(self._renew(name, rows, there))
+        await self._runner.carry_out(again)
         for item in findings.unknown:
             if item.mitigation_id not in before:
                 await self._withdraw(engine, item)
-        await self._renew(name, rows, there)
         await self._forget_orphans(name, findings)
         self._note_foreign(name, findings.foreign)
         return findings
@@ -145,11 +133,12 @@ class EngineWatch:
         return executor is not None and executor.busy(mitigation_id)
 
     async def _start(self, name: str) -> None:
+        engine = self._engines[name]
         try:
-            await self._engines[name].start()
-            health = await self._engines[name].health()
-        except EngineError as error:
-            health = Health(ok=False, detail=str(error))
+            await engine.start()
+            health = await engine.health()
+        except Exception as error:  # noqa: BLE001 - an engine's defect must not end the hub
+            health = Health(ok=False, detail=_words(error))
         self._note_health(name, health)
 
     async def _look(self, name: str) -> None:
@@ -157,14 +146,15 @@ class EngineWatch:
         if not was_ok:
             await self._start(name)
             if self._health(name).ok:
+                await self._decide_again()
                 self._due.set()
             return
         engine = self._engines[name]
         try:
             health = await engine.health()
             self.counters[name] = await engine.telemetry()
-        except EngineError as error:
-            health = Health(ok=False, detail=str(error))
+        except Exception as error:  # noqa: BLE001 - an engine's defect must not end the hub
+            health = Health(ok=False, detail=_words(error))
         self._note_health(name, health)
         for counter, value in self.counters.get(name, {}).items():
             self._runner.metrics.engine_counter.labels(name, counter).set(value)
@@ -185,18 +175,24 @@ class EngineWatch:
                 todo="protection by this engine is not possible until it works again",
             )
 
+    async def _decide_again(self) -> None:
+        """What failed while an engine could not work is asked for again."""
+        effects = Effects()
+        redecide(self._runner.state, HUB, self._runner.clock.time(), effects)
+        await self._runner.carry_out(effects)
+
     async def _inventory(self, name: str) -> list[Installed] | None:
         try:
             return list(await self._engines[name].inventory())
-        except EngineError as error:
-            log.warning("engine.inventory_failed", engine=name, why=str(error))
+        except Exception as error:  # noqa: BLE001 - an engine's defect must not end the hub
+            log.warning("engine.inventory_failed", engine=name, why=_words(error))
             return None
 
     async def _withdraw(self, engine: Engine, item: Installed) -> None:
         try:
             await engine.withdraw(item)
-        except EngineError as error:
-            log.warning("engine.withdraw_failed", engine=engine.name, why=str(error))
+        except Exception as error:  # noqa: BLE001 - an engine's defect must not end the hub
+            log.warning("engine.withdraw_failed", engine=engine.name, why=_words(error))
             return
         self._count(engine.name, "withdrawn")
         log.warning(
@@ -207,10 +203,34 @@ class EngineWatch:
             why="it carries our tag and the ledger does not know it",
         )
 
-    async def _renew(self, name: str, rows: list[Mitigation], there: list[Installed]) -> None:
+    async def _adopt(self, name: str, there: list[Installed]) -> None:
+        """With a journal that has not seen this engine yet: leave alone what is in force.
+
+        Whatever made the journal a new one, withdrawing would end protection in the middle of an
+        attack; what is there ends at its own deadline.
+        """
+        mark = f"adopted:{name}"
+        settings = self._runner.settings
+        if mark in settings.known:
+            return
+        state = self._runner.state
+        strangers = {item.mitigation_id for item in there if item.mitigation_id}
+        strangers -= {row.id for row in state.ledger}
+        if strangers:
+            log.warning(
+                "store.orphans_kept",
+                mitigations=sorted(strangers),
+                todo="they end at their deadlines; to end them now: fnm-hub release ID",
+            )
+            orphans = strangers | set(state.memory.orphans)
+            await self._runner.carry_out(keep_orphans(state, orphans))
+        await settings.put(mark, "1")
+
+    def _renew(self, name: str, rows: list[Mitigation], there: list[Installed]) -> Effects:
         now = self._runner.clock.time()
         found = {item.mitigation_id: item.packets for item in there}
         seen, self._seen[name] = self._seen.get(name, {}), {}
+        effects = Effects()
         for row in rows:
             packets, before = found.get(row.id), seen.get(row.id)
             if packets is None:
@@ -219,8 +239,8 @@ class EngineWatch:
             # A count below the last one has begun anew: what it shows is since then.
             if before is not None and packets > before[0] and now > before[1]:
                 pps = (packets - before[0]) / (now - before[1])
-                effects = renew_if_attacked(self._runner.state, row, pps, now)
-                await self._runner.carry_out(effects)
+                effects.add(renew_if_attacked(self._runner.state, row, pps, now))
+        return effects
 
     async def _forget_orphans(self, name: str, findings: Findings) -> None:
         state = self._runner.state
@@ -242,3 +262,7 @@ class EngineWatch:
 
     def _count(self, name: str, finding: str) -> None:
         self._runner.metrics.reconciled.labels(name, finding).inc()
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, HubError) else f"defect: {type(error).__name__}: {error}"

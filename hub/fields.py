@@ -3,7 +3,7 @@
 
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import (
     BaseModel,
@@ -23,7 +23,9 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, populate_by_name=False)
 
 
-STORED = "stored"
+LONGEST: Final = 3650 * 86400.0
+"""Seconds; no duration that people write is longer."""
+STORED: Final = "stored"
 """Validation context of values that we wrote ourselves: durations are plain seconds there."""
 
 
@@ -33,7 +35,11 @@ def _duration(value: Any, info: ValidationInfo) -> float:
     if not isinstance(value, str):
         msg = f"{value!r} is not a duration; write a number and a unit, as 250ms, 30s, 15m, 1h30m"
         raise ValueError(msg)  # noqa: TRY004 - pydantic turns only ValueError into its report
-    return parse_duration(value)
+    seconds = parse_duration(value)
+    if seconds > LONGEST:
+        msg = f"{value!r} is longer than ten years"
+        raise ValueError(msg)
+    return seconds
 
 
 def _count(value: Any) -> int:

@@ -20,8 +20,8 @@ from hub.pipeline.guarding import forbidden
 from hub.pipeline.releasing import release
 from hub.pipeline.state import State
 from hub.store.journal import Journal
-from hub.store.keeper import Keeper
 from hub.store.records import EventResult, StoredEvent
+from hub.store.settings import Settings
 from hub.stream import Stream
 from hub.views import attack_view, mitigation_view
 
@@ -45,13 +45,14 @@ class Runner:
         self,
         state: State,
         journal: Journal,
+        settings: Settings,
         *,
         clock: Clock,
         metrics: Metrics,
         stream: Stream,
     ) -> None:
         self.state, self.journal, self.clock = state, journal, clock
-        self.keeper = Keeper(journal)
+        self.settings, self.keeper = settings, settings.keeper
         self.metrics, self.stream = metrics, stream
         self.executor: Executor | None = None
         self.accepted = 0
@@ -116,8 +117,9 @@ class Runner:
         except Exception as error:
             log.exception("event.defect", number=event.number, todo="report it with the event")
             return _unreadable(event, f"defect while taking it in: {type(error).__name__}")
-        for row in effects.mitigations.values():
-            self._received.setdefault(row.id, event.received_at)
+        for order in effects.orders:
+            if order.verb is Verb.APPLY and order.mitigation.active_at is None:
+                self._received.setdefault(order.mitigation.id, event.received_at)
         return effects
 
     # ---- time ---------------------------------------------------------------------------
@@ -178,13 +180,16 @@ class Runner:
         effects.attacks = {attack.id: attack for attack in self.state.tracker}
         effects.mitigations = {row.id: row for row in self.state.ledger}
         self.state.remember(self.state.memory, effects)
+        effects.settings = {**self.settings.known, **effects.settings}
+        # Numbers go on in the fresh file, so that what is pending there is above what was taken.
         await self.carry_out(effects)
-        await self.find_pending()
         self._arrived.set()
 
     def _answer(self, answer: Answer) -> Effects:
         order, now = answer.order, self.clock.time()
         engine, verb = order.mitigation.engine, str(order.verb)
+        if answer.error or order.verb is not Verb.APPLY:
+            self._received.pop(order.mitigation.id, None)
         if answer.error:
             retried = "no" if answer.final else "yes"
             self.metrics.engine_errors.labels(engine, verb, retried).inc()
@@ -200,10 +205,8 @@ class Runner:
                     self.metrics.event_to_active.observe(max(0.0, now - received))
                 return effects
             case Verb.RELEASE:
-                self._received.pop(order.mitigation.id, None)
                 return answers.released(self.state, order, now)
             case Verb.PLAN:
-                self._received.pop(order.mitigation.id, None)
                 return answers.planned(self.state, order, answer.steps, now)
 
     def _count(self, effects: Effects) -> None:

@@ -242,6 +242,19 @@ async def test_connection_when_not_http_then_refused_and_others_served(
     assert (await answer_of(await session.post(EVENTS, data=BODY)))[0] == 202
 
 
+@pytest.mark.parametrize("name", ["api", "intake"])
+async def test_connection_when_rubbish_then_a_short_answer_that_repeats_none_of_it(
+    bound: Bound, name: str
+) -> None:
+    """Much rubbish is answered by a few fixed words: nothing of it comes back."""
+    reader, writer = await asyncio.open_unix_connection(getattr(bound, name))
+    answer = await raw_exchange(reader, writer, b"\0" * 4096)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head[9:12] == b"400"
+    assert json.loads(body) == {"error": "this is not a valid request", "where": "", "todo": ""}
+    assert len(answer) < 400
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

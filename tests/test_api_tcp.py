@@ -300,6 +300,36 @@ async def test_refusals_when_many_then_few_lines_and_no_secret_in_them(
         assert hidden not in everything
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "error"),
+    [
+        (b"\0" * 70_000, 400, "this is not a valid request"),
+        (b"GET /" + b"secret" * 10_000, 400, "this is not a valid request"),
+        (
+            b"POST / HTTP/1.1\r\nHost: h\r\nExpect: secret\r\nConnection: close\r\n\r\n",
+            417,
+            "expectation failed",
+        ),
+    ],
+    ids=["nulls", "long-line", "expect"],
+)
+async def test_connection_when_rubbish_then_a_short_answer_that_repeats_none_of_it(
+    place: Path, daemon: MemoryDaemon, sent: bytes, status: int, error: str
+) -> None:
+    """A stranger gets fixed words for whatever is no request, not the request once more."""
+    tcp = TcpIntake(port=0, hmac_keys=(key_in(place),))
+    async with serving(config_in(place, tcp=tcp), daemon) as bound:
+        assert bound.tcp is not None
+        reader, writer = await asyncio.open_connection(*bound.tcp)
+        writer.write(sent)
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readline()
+        writer.close()
+    assert int(head[9:12]) == status
+    assert json.loads(body) == {"error": error, "where": "", "todo": ""}
+    assert (len(head) < 400, b"secret" in head) == (True, False)
+
+
 async def test_event_when_over_tls_and_signed_then_taken(
     place: Path, daemon: MemoryDaemon, pki: Pki
 ) -> None:

@@ -421,3 +421,86 @@ def test_row_when_its_document_is_damaged_then_hub_starts_and_kernel_keeps_it(
     pause(2.5)
     assert hub.kernel() != []
     assert hub.logged("store.row_unreadable")
+
+
+def test_journal_when_it_is_gone_and_the_start_is_interrupted_then_protection_stays(
+    hub: HubProcess,
+) -> None:
+    """P9: whatever made the journal a new one, nothing in force is withdrawn for it."""
+    hub.send("ban")
+    until("active", hub.active)
+    hub.kill()
+    for path in hub.folder.glob("journal.sqlite3*"):
+        path.unlink()
+    for delay in (0.35, 0.5):
+        hub.spawn()
+        pause(delay)
+        hub.kill()
+    hub.start()
+    pause(2.5)
+    assert hub.kernel() != []
+    assert not hub.logged("reconcile.withdrawn")
+
+
+def test_disk_when_full_at_the_end_of_protection_then_the_hub_lives(tmp_path: Path) -> None:
+    """Taking back the last SYN proxy restores a setting; a full disk must not make that fatal."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=True)
+    try:
+        with HubProcess(tmp_path, ttl="4s", store=disk / "journal.sqlite3") as hub:
+            hub.send("ban")
+            until("active", hub.active)
+            fill(disk / "filler")
+            until("the kernel let go", lambda: not hub.kernel(), seconds=10)
+            pause(3.0)
+            assert hub.request("GET", "/healthz")[0] == 200
+            (disk / "filler").unlink()
+            until("all written", lambda: not hub.get("/v1/status")["store"]["trouble"])
+            hub.send("ban", "192.0.2.11")
+            until("protects again", hub.active)
+            hub.kill()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_reload_when_asked_for_while_starting_then_no_reason_to_die(tmp_path: Path) -> None:
+    """From its first own line on a SIGHUP is ignored: the files are being read anyway."""
+    with HubProcess(tmp_path) as hub:
+        hub.kill()
+        hub.spawn()
+        until("the program itself runs", hub.heeds_no_hang_up)
+        for _ in range(20):
+            pause(0.05)
+            hub.hang_up()
+        until("ready", hub.ready)
+
+
+def test_ban_when_nft_is_away_for_a_moment_then_protected_when_it_is_back(tmp_path: Path) -> None:
+    """A package upgrade takes nft away for a while: nobody has to report the attack again."""
+    nft = tmp_path / "nft"
+    nft.symlink_to("/usr/sbin/nft")
+    with HubProcess(tmp_path, nft=str(nft)) as hub:
+        nft.unlink()
+        hub.send("ban")
+        until("it is tried", lambda: hub.logged("mitigation.apply_retry"))
+        nft.symlink_to("/usr/sbin/nft")
+        until("protected", hub.active, seconds=30)
+
+
+def test_journal_when_deleted_under_the_running_hub_then_said_and_begun_anew(
+    hub: HubProcess,
+) -> None:
+    """What is open is written into a fresh file, protection stays, and events go on."""
+    hub.send("ban")
+    until("active", hub.active)
+    for path in hub.folder.glob("journal.sqlite3*"):
+        path.unlink()
+    assert hub.send("ban", "192.0.2.11")[0] == 202
+    until("both protected", lambda: len(hub.active()) == 2)
+    assert hub.logged("store.taken_away")
+    until("nothing waits", lambda: hub.get("/v1/status")["counts"]["events"]["pending"] == 0)
+    hub.kill()
+    hub.start()
+    assert len(hub.active()) == 2
+    assert not hub.logged("reconcile.withdrawn")

@@ -2,6 +2,7 @@
 """The life of an attack: holders, order, tombstones, lifetimes, flapping."""
 
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
@@ -9,7 +10,7 @@ from hub.attacks.change import Outcome, Sighting
 from hub.attacks.model import AttackState
 from hub.attacks.tracker import Tracker
 from hub.config import Attacks
-from hub.intake.model import Stamp
+from hub.intake.model import Scope, Stamp
 from tests.support.core import sighting
 
 NOW = 1_000_000.0
@@ -219,3 +220,47 @@ def test_state_when_ended_then_attack_says_when(tracker: Tracker) -> None:
     change = tracker.fold(sighting("unban", at=2.0), NOW + 3)
     assert change.attack is not None
     assert (change.attack.state, change.attack.ended_at) == (AttackState.ENDED, NOW + 3)
+
+
+def test_unban_when_an_older_one_comes_later_then_the_newer_still_cancels(
+    tracker: Tracker,
+) -> None:
+    """Two unbans out of order: the newest stamp is the one that counts."""
+    tracker.fold(sighting("unban", at=20.0), NOW)
+    tracker.fold(sighting("unban", at=5.0), NOW)
+    assert tracker.fold(sighting("ban", at=10.0), NOW + 1).outcome is Outcome.CANCELLED
+
+
+def test_ban_when_it_waited_in_a_spool_for_minutes_then_still_cancelled(tracker: Tracker) -> None:
+    """Under overload bans wait while their unbans pass; stamps are compared for long."""
+    tracker.fold(sighting("unban", at=20.0), NOW)
+    assert tracker.fold(sighting("ban", at=10.0), NOW + 300).outcome is Outcome.CANCELLED
+
+
+def test_unban_when_detector_spoke_with_and_without_id_then_nothing_stays_held(
+    tracker: Tracker,
+) -> None:
+    """A report with an id takes over the word that the same detector gave without one."""
+    tracker.fold(sighting(at=1.0), NOW)
+    tracker.fold(sighting(uuid="u1", at=2.0, number=2), NOW)
+    assert tracker.fold(sighting("unban", uuid="u1", at=3.0), NOW).outcome is Outcome.ENDED
+
+
+def test_unban_when_it_has_no_id_then_both_directions_are_let_go(tracker: Tracker) -> None:
+    """One unban without an id ends all that this detector held on the host."""
+    tracker.fold(sighting(uuid="u1", at=1.0), NOW)
+    tracker.fold(sighting(uuid="u2", at=1.0, direction="outgoing", number=2), NOW)
+    change = tracker.fold(sighting("unban", at=3.0), NOW)
+    assert [one.outcome for one in (change, *change.also)] == [Outcome.ENDED, Outcome.ENDED]
+    assert len(tracker) == 0
+
+
+def test_hostgroup_when_networks_come_later_then_they_become_targets(tracker: Tracker) -> None:
+    """A first report without networks does not leave the attack without targets."""
+    one = sighting()
+    bare = replace(one.report, scope=Scope.HOSTGROUP, target=None, hostgroup="customers")
+    tracker.fold(replace(one, report=bare), NOW)
+    full = replace(bare, networks=(ip_network("192.0.2.0/25"),))
+    change = tracker.fold(replace(one, report=full, number=2), NOW)
+    assert change.attack is not None
+    assert change.attack.targets == (ip_network("192.0.2.0/25"),)

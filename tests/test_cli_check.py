@@ -165,8 +165,20 @@ def test_rules_check_when_config_is_missing_then_says_so(folder: Path) -> None:
     (folder / "config.yaml").unlink()
     assert rules_checked(folder, "a.yaml") == (
         1,
-        "config.yaml: does not exist; create it or correct the path\n1 mistake\n",
+        (
+            "config.yaml: does not exist; create it or correct the path; rules are checked\n"
+            "    against its services, engines and guards: name it with --config FILE\n"
+            "1 mistake\n"
+        ),
     )
+
+
+def test_rules_check_when_config_is_wrong_then_its_mistake_alone(folder: Path) -> None:
+    """A configuration that was found and has mistakes needs no word on how to name one."""
+    (folder / "config.yaml").write_text("dry_rnu: true\n")
+    code, said = rules_checked(folder, "a.yaml")
+    assert (code, "--config" in said) == (1, False)
+    assert "did you mean 'dry_run'?" in said
 
 
 def test_rules_check_when_json_then_one_object(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from hub import __version__
+from hub.api.daemon import View
 from hub.api.server import Bound
 from hub.cli.text import cells
 from hub.config import Config
@@ -343,6 +344,90 @@ async def test_change_when_done_then_0_and_one_call(
     assert [call] == daemon.calls
 
 
+class SwitchingDaemon(MemoryDaemon):
+    """A daemon in memory whose freeze shows in its state, as the real one's does."""
+
+    async def freeze(self, *, actor: str, reason: str) -> View:
+        """Set the switch."""
+        switch = {"since": NOW, "actor": actor, "reason": reason}
+        self.state = {**self.state, "frozen": switch}
+        return await super().freeze(actor=actor, reason=reason)
+
+    async def unfreeze(self, *, actor: str, reason: str) -> View:
+        """Take the switches off."""
+        self.state = {**self.state, "frozen": None, "draining": False}
+        return await super().unfreeze(actor=actor, reason=reason)
+
+    async def drain(self, *, actor: str, reason: str) -> View:
+        """Set both switches."""
+        self.state = {**self.state, "draining": True}
+        return await self.freeze(actor=actor, reason=reason)
+
+
+def hub_with(mitigations: dict[str, int], *, dry_run: bool) -> SwitchingDaemon:
+    """Return a daemon with so many mitigations of each state."""
+    made = SwitchingDaemon()
+    counts = {**made.state["counts"], "mitigations": mitigations}
+    made.state = {**made.state, "counts": counts, "dry_run": dry_run}
+    return made
+
+
+async def test_switch_when_enforcing_then_what_is_in_force(config: Config) -> None:
+    """Without dry-run, each switch says what it does and how much is in force."""
+    live = {"active": 4, "applying": 1, "dry_run": 2}
+    counted = [
+        "countermeasures in force or on their way: 5",
+        "planned in dry-run, not in force: 2",
+    ]
+    async with serving(config, hub_with(live, dry_run=False)) as bound:
+        frozen = await ask(bound, "freeze")
+        drained = await ask(bound, "drain", "--yes")
+        unfrozen = await ask(bound, "unfreeze")
+    assert frozen.lines[0].startswith("frozen: nothing new starts, what is in force stays;")
+    assert drained.lines[0].startswith("draining: everything is released,")
+    assert unfrozen.lines == ["not frozen any more: countermeasures start again", *counted]
+    assert [done.lines[-2:] for done in (frozen, drained)] == [counted, counted]
+
+
+@pytest.mark.parametrize("args", [["freeze"], ["drain", "--yes"], ["unfreeze"]], ids=" ".join)
+async def test_switch_when_dry_run_then_nothing_is_said_to_be_in_force(
+    config: Config, args: list[str]
+) -> None:
+    """In dry-run no switch speaks of protection that is not there."""
+    hub = hub_with({"dry_run": 3}, dry_run=True)
+    hub.state = {**hub.state, "draining": args[0] == "unfreeze"}
+    async with serving(config, hub) as bound:
+        done = await ask(bound, *args)
+    said = " ".join(done.lines)
+    assert (done.code, "(dry-run" in said) == (0, True)
+    assert done.lines[-1] == "planned in dry-run, not in force: 3"
+    assert ["in force" in said.replace("not in force", ""), "start again" in said] == [False, False]
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_unfreeze_when_not_frozen_then_nothing_is_claimed(
+    config: Config, *, dry_run: bool
+) -> None:
+    """An unfreeze without a freeze does not say that something starts again."""
+    async with serving(config, hub_with({"active": 1}, dry_run=dry_run)) as bound:
+        done = await ask(bound, "unfreeze")
+    assert (done.code, done.lines[:2]) == (
+        0,
+        [
+            "it was not frozen: there was nothing to undo",
+            "countermeasures in force or on their way: 1",
+        ],
+    )
+
+
+async def test_switch_when_json_then_the_answer_as_it_came(config: Config) -> None:
+    """Programs get the answer to the change itself."""
+    hub = hub_with({}, dry_run=True)
+    async with serving(config, hub) as bound:
+        done = await ask(bound, "freeze", "--json")
+    assert json.loads(done.out)["frozen"]["actor"] == "root"
+
+
 async def test_drain_when_not_confirmed_then_2_and_nothing_done(
     bound: Bound, daemon: MemoryDaemon
 ) -> None:
@@ -364,6 +449,17 @@ async def test_reload_when_refused_then_every_mistake_and_1(
     assert "r.yaml:9:1: two" in done.err
     as_json = await ask(bound, "reload", "--json")
     assert json.loads(as_json.err)["problems"] == ["r.yaml:3:5: one", "r.yaml:9:1: two"]
+
+
+async def test_reload_when_a_mistake_is_long_then_wrapped_and_its_place_whole(
+    bound: Bound, daemon: MemoryDaemon
+) -> None:
+    """A long mistake is folded between words, as `config check` does it."""
+    daemon.failing = ConfigError([Problem("word " * 40 + "end", "r.yaml", 3, 5)])
+    lines = (await ask(bound, "reload")).err.splitlines()
+    assert lines[1].startswith("  r.yaml:3:5: word ")
+    assert lines[2].startswith("      word ")
+    assert max(map(len, lines)) <= 80
 
 
 async def test_view_when_the_daemon_is_of_another_release_then_1_and_no_traceback(
@@ -395,11 +491,29 @@ def test_socket_when_the_configuration_cannot_be_read_then_1(place: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["events", "-n", "0"], "argument -n: 0 is not between 1 and 10000"),
+        (["events", "-n", "-3"], "argument -n: '-3' is not a positive whole number"),
+        (["freeze", "--reason", "x" * 612], "at most 500 characters are recorded, these are 612"),
+    ],
+)
+def test_usage_when_a_value_is_out_of_range_then_the_range(args: list[str], expected: str) -> None:
+    """A value that cannot be meant is refused with what can."""
+    done = run_cli(*args)
+    assert done.code == 2
+    assert expected in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize(
     "args",
     [
         ["no-such-command"],
         ["attack"],
         ["events", "-n", "-1"],
+        ["events", "-n", "0"],
+        ["attacks", "-n", "10001"],
+        ["freeze", "--reason", "x" * 501],
         ["event", "x"],
         ["status", "--", "x"],
         ["--color", "pink", "status"],
@@ -480,6 +594,49 @@ async def test_output_when_the_reader_leaves_then_no_complaint(
             return process.wait(60), process.stderr.read()
 
     assert await asyncio.to_thread(run) == (0, b"")
+
+
+def shell(line: str, *args: str, unbuffered: str = "") -> tuple[int, str]:
+    """Run `line`, in which "$@" is `fnm-hub` with `args`; return exit code and stderr."""
+    env = {**environment(), "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(
+        ["/bin/sh", "-c", line, "sh", *COMMAND, *args],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=env,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+        text=True,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("args", [["version"], ["--help"], ["status"]], ids=" ".join)
+async def test_output_when_full_then_1_and_one_line(
+    bound: Bound, args: list[str], unbuffered: str
+) -> None:
+    """Output that cannot be written is one line on standard error, whoever wrote it and when."""
+    words = ["--socket", str(bound.api), *args]
+    done = await asyncio.to_thread(shell, '"$@" >/dev/full', *words, unbuffered=unbuffered)
+    assert done == (1, "fnm-hub: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["version", "status"])
+async def test_streams_when_closed_then_the_command_still_works(
+    bound: Bound, closed: str, command: str
+) -> None:
+    """A closed standard stream is like /dev/null."""
+    done = await asyncio.to_thread(shell, f'"$@" {closed}', "--socket", str(bound.api), command)
+    assert done == (0, "")
+
+
+def test_streams_when_closed_then_mistakes_still_count() -> None:
+    """The exit code of a mistake does not depend on whether it can be said."""
+    assert shell('"$@" 2>&-', "no-such-command") == (2, "")
 
 
 class Tail:
@@ -575,10 +732,41 @@ async def test_tail_when_the_daemon_restarts_then_it_goes_on(
             await daemon.heard.wait()
         assert await tail.line() == "-- the daemon went away; waiting for it --"
         async with serving(config, daemon):
-            assert await tail.line() == "-- the daemon is back --"
+            back = "-- the daemon is back; what happened meanwhile: fnm-hub events --"
+            assert await tail.line() == back
             await daemon.heard.wait()
             daemon.publish({"type": "notice", "time": NOW, "level": "info", "text": "again"})
             assert (await tail.line()).endswith("notice      again")
+
+
+async def test_tail_when_on_a_terminal_then_it_says_that_it_waits(
+    bound: Bound, daemon: MemoryDaemon
+) -> None:
+    """A person sees at once that nothing hangs, and how to end it."""
+    ours, theirs = pty.openpty()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            "--color",
+            "never",
+            "--socket",
+            str(bound.api),
+            "tail",
+            stdout=theirs,
+            env=environment(),
+            cwd=ROOT,
+        )
+        try:
+            async with asyncio.timeout(60):
+                await daemon.heard.wait()
+                said = await asyncio.to_thread(os.read, ours, 65536)
+        finally:
+            process.kill()
+            await process.wait()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert said.splitlines()[0] == b"-- waiting for what happens; Ctrl-C ends --"
 
 
 def test_tail_when_no_daemon_from_the_start_then_4(place: Path) -> None:

@@ -210,3 +210,22 @@ def test_load_config_when_rules_are_relative_then_they_start_at_its_folder(tmp_p
         tmp_path / ".." / "b.yaml",
         Path("/c.yaml"),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("api: {path: /run/x.sock}\nintake: {unix: {path: /run/x.sock}}", "path of intake.unix"),
+        (f"api: {{path: /{'a' * 120}}}", "longer than 107 bytes"),
+        ("intake: {unix: {max_body: 0}}", "max_body"),
+        ("attacks: {lifetime: 99999999d}", "ten years"),
+    ],
+)
+def test_config_when_run_would_refuse_it_then_the_check_does(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    """What cannot work is found when the file is read, with its place."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text + "\n")
+    with pytest.raises(ConfigError, match=words):
+        load_config(path)

@@ -226,8 +226,9 @@ def test_release_by_hand_when_attack_goes_on_then_held_off(rules: RuleSet) -> No
     assert again.orders == []
     assert again.lines[-1].fields["guard"] == "hold_off"
     later = NOW + 3 + core.config.guard.hold_off
-    tick(core, later)
-    assert take_sighting(core, sighting(at=later, number=3), later).orders != []
+    assert tick(core, later).orders == []
+    again = take_sighting(core, sighting(at=later, number=3), later)
+    assert [one.verb for one in again.orders] == [Verb.APPLY]
 
 
 def test_release_by_hand_when_id_is_unknown_then_refused(rules: RuleSet) -> None:

@@ -195,6 +195,7 @@ def test_open_when_damaged_anywhere_then_the_journal_works_or_says_that_it_is_ne
 def test_open_when_damaged_twice_in_a_second_then_both_are_kept(tmp_path: Path) -> None:
     """No damaged file takes the place of another."""
     path = tmp_path / "j"
+    fill(path, 1)
     for _ in range(3):
         path.write_text("no database")
         database = Database(path, FixedClock())
@@ -255,6 +256,7 @@ async def test_append_event_when_damaged_at_run_time_then_kept_in_a_fresh_file(
         assert before[-1] < results[0][0]
         assert journal.recoveries == 1
         assert [journal.recovered_from] == told
+        assert not journal.taken_away
         assert len(await journal.events(limit=1000)) == 50
         await journal.write(Batch(attacks=(Row("a-1", open=True, updated_at=1.0, doc="{}"),)))
     async with opened(path) as journal:
@@ -285,7 +287,7 @@ def taken_away(path: Path) -> None:
 
 def all_taken_away(path: Path) -> None:
     """Delete the file and all that belongs to it."""
-    for end in ("", "-wal", "-shm"):
+    for end in ("", "-wal", "-shm", ".lock"):
         path.with_name(path.name + end).unlink()
 
 
@@ -317,12 +319,74 @@ async def test_append_event_when_the_file_is_gone_then_kept_where_a_restart_find
         await journal.settings()
         await in_thread(lambda: damage(path))
         assert await append_all(journal, ["after1", "after2"]) == [3, 4]
+        gone = damage in (taken_away, all_taken_away)
         assert journal.recoveries == 1
-        assert len(told) == 1
+        assert gone == journal.taken_away
+        assert gone == (journal.recovered_from is None)
+        assert told == [journal.recovered_from or path]
+        assert await in_thread(told[0].exists)
         assert [event.number for event in await journal.events()] == [4, 3]
     async with opened(path) as journal:
         assert journal.recovered_from is None
         assert [event.delivery_id for event in await journal.events()] == ["after2", "after1"]
+
+
+async def test_append_event_when_taken_away_after_a_damage_then_only_the_last_is_told(
+    tmp_path: Path,
+) -> None:
+    """What is said of the old file is true of the newest one, and no place is named twice."""
+    path = tmp_path / "j"
+    async with opened(path) as journal:
+        seen: list[tuple[bool, bool]] = []
+        for turn, damage in enumerate((emptied, all_taken_away, emptied)):
+            await append(journal, f"before{turn}")
+            await asyncio.to_thread(damage, path)
+            await append(journal, f"after{turn}")
+            seen.append((journal.taken_away, journal.recovered_from is not None))
+        assert seen == [(False, True), (True, False), (False, True)]
+
+
+@pytest.mark.parametrize("ends", [("", "-wal", "-shm", ".lock"), (".lock",)], ids=["all", "lock"])
+async def test_append_event_when_the_lock_is_taken_away_then_a_second_hub_is_still_refused(
+    tmp_path: Path, ends: tuple[str, ...]
+) -> None:
+    """The hub that writes has the lock that others find, whatever was deleted."""
+    path = tmp_path / "j"
+
+    def take_away() -> None:
+        for end in ends:
+            path.with_name(path.name + end).unlink()
+
+    async with opened(path) as journal:
+        await append(journal, "before")
+        await in_thread(take_away)
+        await append(journal, "after")
+        with pytest.raises(StoreError, match=f"in use by another fnm-hub, process {os.getpid()};"):
+            await Journal.open(path, clock=SystemClock())
+        assert await append(journal, "later") == (3, True)
+    async with opened(path) as journal:
+        assert (await journal.events())[0].delivery_id == "later"
+
+
+async def test_append_event_when_a_second_hub_came_first_then_the_first_one_is_refused(
+    tmp_path: Path,
+) -> None:
+    """Who has the lock has the journal: the other one writes nothing, and spoils nothing."""
+    path = tmp_path / "j"
+    async with opened(path) as first:
+        await append(first, "lost")
+        await in_thread(lambda: all_taken_away(path))
+        async with opened(path) as second:
+            await append(second, "kept1")
+            for _ in range(2):
+                with pytest.raises(StoreError, match="in use by another fnm-hub"):
+                    await append(first, "refused")
+            await first.close()
+            await append(second, "kept2")
+            assert await in_thread(path.with_name("j-wal").exists)
+    async with opened(path) as journal:
+        assert [event.delivery_id for event in await journal.events()] == ["kept2", "kept1"]
+        assert journal.recovered_from is None
 
 
 async def test_append_event_when_a_good_copy_is_put_back_then_it_is_gone_on_with(

@@ -203,6 +203,84 @@ async def test_open_when_it_is_another_programs_database_then_refused_and_untouc
     assert before == await in_thread(path.read_bytes)
 
 
+@pytest.mark.parametrize(
+    "text", ["name: syn\nthen: drop\n", "x", "SQLite format 2\0"], ids=["rules", "short", "old"]
+)
+async def test_open_when_it_is_a_foreign_file_then_refused_and_untouched_every_time(
+    tmp_path: Path, text: str
+) -> None:
+    """A wrong path costs nobody a file, also at the restart: the refusal leaves no trace."""
+    path = tmp_path / "rules.yaml"
+    await in_thread(lambda: path.write_text(text))
+    said = r"rules\.yaml: is no journal; correct store\.path, or move the file away yourself"
+    for _ in range(2):
+        with pytest.raises(StoreError, match=said):
+            await Journal.open(path, clock=SystemClock())
+        assert await in_thread(lambda: list(tmp_path.iterdir())) == [path]
+    assert text == await in_thread(path.read_text)
+
+
+async def test_open_when_another_database_is_spoiled_after_a_refusal_then_still_refused(
+    tmp_path: Path,
+) -> None:
+    """A refusal leaves no lock that would make another program's file look like a journal."""
+    path = tmp_path / "mail.db"
+    await in_thread(lambda: sql(path, "CREATE TABLE mails (text TEXT)"))
+    with pytest.raises(StoreError, match="another program"):
+        await Journal.open(path, clock=SystemClock())
+    await in_thread(lambda: path.write_text("mail, in another format by now"))
+    with pytest.raises(StoreError, match="is no journal"):
+        await Journal.open(path, clock=SystemClock())
+    assert await in_thread(lambda: list(tmp_path.iterdir())) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("j.lock", "123\n"), ("j.lock", ""), ("j.lock", "\0" * 5), ("j-wal", "left over")],
+    ids=["lock", "empty lock", "lock after a power cut", "log"],
+)
+async def test_open_when_there_are_traces_of_a_hub_then_the_file_is_a_damaged_journal(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    """Where a hub has been, a file without a header is moved aside, and the work goes on."""
+    path = tmp_path / "j"
+    await in_thread(lambda: path.write_text("no database"))
+    await in_thread(lambda: (tmp_path / name).write_text(text))
+    async with opened(path) as journal:
+        assert journal.recovered_from is not None
+        assert await in_thread(journal.recovered_from.read_text) == "no database"
+        assert not journal.taken_away
+        assert await append(journal, "d1") == (1, True)
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["with file", "without file"])
+async def test_open_when_the_lock_is_another_programs_then_refused_and_untouched(
+    tmp_path: Path, *, there: bool
+) -> None:
+    """A file that only has the name of our lock is no sign of a hub, and is not written to."""
+    path, lock = tmp_path / "poetry", tmp_path / "poetry.lock"
+    text = "[[package]]\n"
+    await in_thread(lambda: lock.write_text(text))
+    if there:
+        await in_thread(lambda: path.write_text("no database"))
+    with pytest.raises(StoreError, match="is no journal" if there else "is no lock of fnm-hub"):
+        await Journal.open(path, clock=SystemClock())
+    assert text == await in_thread(lock.read_text)
+    assert there == await in_thread(path.exists)
+
+
+async def test_open_when_an_empty_file_is_there_then_it_is_replaced_and_nothing_is_said(
+    tmp_path: Path,
+) -> None:
+    """A file made by `touch` held nothing, so no loss is reported."""
+    path = tmp_path / "j"
+    await in_thread(path.touch)
+    async with opened(path) as journal:
+        assert journal.recovered_from is None
+        assert await append(journal, "d1") == (1, True)
+    assert await in_thread(lambda: list(tmp_path.glob("*corrupt*"))) == []
+
+
 async def test_open_when_file_is_of_version_1_then_everything_in_it_is_read(
     tmp_path: Path,
 ) -> None:

@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
 
+from hub.api.answers import failure
 from hub.api.counters import Counters
 from hub.api.limits import Limits, RefusalLog
 from hub.api.sockets import inode, remove_own
@@ -34,27 +35,74 @@ def _silent() -> logging.Logger:
     return logger
 
 
+class _Protocol(web.RequestHandler):
+    """HTTP on one connection; what is wrong with a request is answered by fixed words.
+
+    aiohttp's own answers repeat the request, longer than it was, to whoever sent it.
+    """
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no request, or what went wrong outside every handler."""
+        del exc, message
+        if request.writer.output_size > 0:
+            what = "an answer has begun already"
+            raise ConnectionError(what)
+        bad = status < 500  # noqa: PLR2004
+        response = failure("this is not a valid request" if bad else "failed", status=status)
+        response.force_close()
+        return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer; aiohttp's own refusals, as of an `Expect`, in our words."""
+        if isinstance(resp, web.HTTPError):
+            resp = failure(resp.reason.lower(), status=resp.status)
+        return await super().finish_response(request, resp, start_time)
+
+
+class _Running:
+    """A server that runs: its connections, and what makes the protocol of a new one."""
+
+    def __init__(self, server: web.Server, options: dict[str, Any]) -> None:
+        self._server, self._options = server, options
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def connections(self) -> list[web.RequestHandler]:
+        """Return the protocols of the open connections."""
+        return self._server.connections
+
+    def __call__(self) -> web.RequestHandler:
+        """Return a protocol for a new connection."""
+        return _Protocol(self._server, loop=self._loop, **self._options)
+
+
 @asynccontextmanager
-async def running(app: web.Application, limits: Limits) -> AsyncIterator[web.Server]:
+async def running(app: web.Application, limits: Limits) -> AsyncIterator[_Running]:
     """Run `app` until the context ends; requests in progress get five seconds to finish."""
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        logger=_silent(),
-        handle_signals=False,
-        keepalive_timeout=limits.head,
-        shutdown_timeout=_SHUTDOWN_SECONDS,
-        lingering_time=_LINGER_SECONDS,
-        # Signatures and the journal want the bytes as they came; a body cannot unfold to more.
-        auto_decompress=False,
-    )
+    runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     server = runner.server
     if server is None:
         msg = "aiohttp made no server"
         raise RuntimeError(msg)
+    options = {
+        "access_log": None,
+        "logger": _silent(),
+        "keepalive_timeout": limits.head,
+        "lingering_time": _LINGER_SECONDS,
+        # Signatures and the journal want the bytes as they came; a body cannot unfold to more.
+        "auto_decompress": False,
+    }
     try:
-        yield server
+        yield _Running(server, options)
     finally:
         await runner.cleanup()
 
@@ -119,7 +167,7 @@ class _Accepting:
 
     def __init__(
         self,
-        server: web.Server,
+        server: _Running,
         sock: socket.socket,
         limits: Limits,
         tasks: Tasks,

@@ -42,11 +42,16 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happened, in words that stand in the log and the audit record."""
+    """What happened, in words that stand in the log and the audit record.
+
+    Attributes:
+        also: what the same event did to other attacks on the same target.
+    """
 
     outcome: Outcome
     attack: Attack | None
     why: str
+    also: tuple["Change", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,11 @@ class Tombstone:
 
     Attributes:
         stamp: the unban's; what is older than it is cancelled.
-        expires_at: Unix seconds of the hub.
+        made_at: when it was remembered, Unix seconds of the hub.
     """
 
     detector: str
     subject: str
     key: str
     stamp: Stamp
-    expires_at: float
+    made_at: float

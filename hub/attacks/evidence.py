@@ -59,7 +59,7 @@ def with_holder(holders: tuple[Holder, ...], sighting: Sighting) -> tuple[Holder
     new = holder_of(sighting)
     kept: list[Holder] = []
     for holder in holders:
-        if (holder.detector, holder.key) != (new.detector, new.key):
+        if holder.detector != new.detector or holder.key not in (new.key, ""):
             kept.append(holder)
         elif new.stamp.before(holder.since):
             new = replace(holder, since=new.since)

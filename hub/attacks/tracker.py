@@ -28,6 +28,7 @@ _POSITIVE: Final = frozenset(
 )
 _KEPT_EVENTS: Final = 32
 _JITTER: Final = 0.1
+_SAME_ID: Final = 10.0
 
 
 class Tracker:
@@ -112,7 +113,7 @@ class Tracker:
         return min((attack.ends_at for attack in self._attacks.values()), default=None)
 
     def _positive(self, sighting: Sighting, subject: str, now: float) -> Change:
-        if stone := self._cancelling(sighting, subject):
+        if stone := self._cancelling(sighting, subject, now):
             why = f"an unban of the same attack, stamped {stone.stamp.time:.3f}, came before it"
             return Change(Outcome.CANCELLED, None, why)
         attack = self._held_by(sighting, subject) or self._same_way(sighting, subject)
@@ -163,6 +164,7 @@ class Tracker:
         after = replace(
             shaped,
             state=AttackState.ACTIVE,
+            targets=targets_of(report) or attack.targets,
             holders=with_holder(attack.holders, sighting),
             updated_at=now,
             ends_at=now + self.limits.lifetime,
@@ -182,10 +184,17 @@ class Tracker:
         return Change(Outcome.REFRESHED, after, f"{sighting.detector} reports it again")
 
     def _unban(self, sighting: Sighting, subject: str, now: float) -> Change:
-        attack = self._held_by(sighting, subject)
-        if attack is None:
+        ids = self._by_subject.get(subject, ())
+        held = [self._attacks[one] for one in ids]
+        held = [attack for attack in held if leaving(attack.holders, sighting)]
+        changes = [self._let_go(attack, sighting, now) for attack in held]
+        if not all(change.outcome is Outcome.STALE for change in changes) or not changes:
             self._bury(sighting, subject, now)
+        if not changes:
             return Change(Outcome.NOTHING, None, "no attack is held by this detector; remembered")
+        return replace(changes[0], also=tuple(changes[1:]))
+
+    def _let_go(self, attack: Attack, sighting: Sighting, now: float) -> Change:
         gone = tuple(
             holder
             for holder in leaving(attack.holders, sighting)
@@ -195,7 +204,6 @@ class Tracker:
             return Change(
                 Outcome.STALE, attack, "an unban older than the ban that holds the attack"
             )
-        self._bury(sighting, subject, now)
         staying = tuple(holder for holder in attack.holders if holder not in gone)
         after = replace(
             attack,
@@ -207,7 +215,8 @@ class Tracker:
             self._put(after)
             names = ", ".join(sorted({holder.detector for holder in staying}))
             return Change(Outcome.HOLDER_LEFT, after, f"still reported by {names}")
-        return self._ending(after, now, "unban", f"{sighting.detector} reports {Action.UNBAN}")
+        why = f"{sighting.detector} reports {sighting.report.action}"
+        return self._ending(after, now, "unban", why)
 
     def _ending(self, attack: Attack, now: float, reason: str, why: str) -> Change:
         hold = self.hold(attack)
@@ -260,25 +269,31 @@ class Tracker:
                 return attack
         return None
 
-    def _cancelling(self, sighting: Sighting, subject: str) -> Tombstone | None:
+    def _cancelling(self, sighting: Sighting, subject: str, now: float) -> Tombstone | None:
         for key in {key_of(sighting.report), ""}:
             stone = self._tombstones.get((sighting.detector, subject, key))
             if stone is None:
                 continue
-            same_call = bool(key) and sighting.report.action is not Action.PARTIAL_BLOCK
-            if same_call or sighting.stamp.before(stone.stamp):
+            # An id that is over does not come back; stamps need not be asked for a moment.
+            same_id = bool(key) and sighting.report.action is not Action.PARTIAL_BLOCK
+            if same_id and now - stone.made_at <= _SAME_ID:
+                return stone
+            if sighting.stamp.before(stone.stamp):
                 return stone
         return None
 
     def _bury(self, sighting: Sighting, subject: str, now: float) -> None:
         key = (sighting.detector, subject, key_of(sighting.report))
-        self._tombstones[key] = Tombstone(*key, sighting.stamp, now + self.limits.tombstone)
-        self._tombstones.move_to_end(key)
+        former = self._tombstones.pop(key, None)
+        stamp = sighting.stamp
+        if former is not None and stamp.before(former.stamp):
+            stamp = former.stamp
+        self._tombstones[key] = Tombstone(*key, stamp, now)
 
     def _forget(self, now: float) -> None:
         while self._tombstones:
             first = next(iter(self._tombstones.values()))
-            if first.expires_at > now:
+            if first.made_at + self.limits.tombstone > now:
                 break
             self._tombstones.popitem(last=False)
         while self._recent:

@@ -10,6 +10,9 @@ from hub import __version__
 from hub.cli.text import clean
 
 DEFAULT_CONFIG: Final = Path("/etc/fnm-hub/config.yaml")
+# As the daemon has them: it would cut a longer list without a word and refuse a longer reason.
+_MOST_ITEMS: Final = 10_000
+_MOST_LETTERS: Final = 500
 
 _EPILOG: Final = """\
 exit codes: 0 done; 1 a problem was found or the hub refused; 2 wrong usage;
@@ -110,14 +113,14 @@ def _limit(parser: argparse.ArgumentParser, default: int) -> None:
         "-n",
         dest="limit",
         metavar="N",
-        type=_number,
+        type=_count,
         default=default,
         help=f"at most N ({default})",
     )
 
 
 def _reason(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reason", default="", help="for the record")
+    parser.add_argument("--reason", type=_text, default="", help="for the record")
 
 
 def _events(add: Any) -> None:
@@ -140,8 +143,22 @@ def _checks(add: Any) -> None:
         check.add_argument("files", nargs=nargs, metavar=metavar, type=Path)
 
 
+def _count(text: str) -> int:
+    if not 1 <= (number := _number(text)) <= _MOST_ITEMS:
+        msg = f"{number} is not between 1 and {_MOST_ITEMS}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def _text(text: str) -> str:
+    if len(text) > _MOST_LETTERS:
+        msg = f"at most {_MOST_LETTERS} characters are recorded, these are {len(text)}"
+        raise argparse.ArgumentTypeError(msg)
+    return text
+
+
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 18:  # noqa: PLR2004
-        msg = f"{text!r} is not a whole number"
+        msg = f"{text!r} is not a positive whole number"
         raise argparse.ArgumentTypeError(msg)
     return int(text)

@@ -2,14 +2,15 @@
 """Bodies of `fnm-hub config check` and `fnm-hub rules check`."""
 
 import json
+import os
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
 from hub.api.secure import check_intake
+from hub.cli.text import fold
 from hub.config import Config, load_config
 from hub.errors import ConfigError, Problem
 from hub.net import covers
@@ -18,8 +19,6 @@ from hub.rules.ruleset import RuleSet
 from hub.rules.selection import run_tests
 from hub.rules.testrun import SimulatorFactory
 from hub.yamlfile import scan
-
-_WIDTH: Final = 80
 
 
 @dataclass(slots=True)
@@ -75,7 +74,9 @@ def rules_check(
     """
     found = _Findings()
     config = _load_config(config_path, found)
-    if config is not None:
+    if config is None:
+        found.problems = [_with_need(problem) for problem in found.problems]
+    else:
         files = tuple(paths) or config.rules
         rules = _load_rules(files, config, found)
         if rules is not None:
@@ -93,6 +94,14 @@ def _load_config(path: Path, found: _Findings) -> Config | None:
         return None
     found.problems += check_intake(config.intake, str(path))
     return config
+
+
+def _with_need(problem: Problem) -> Problem:
+    # A mistake without a line: the file could not be read at all.
+    if problem.line:
+        return problem
+    need = "rules are checked against its services, engines and guards: name it with --config FILE"
+    return replace(problem, todo=f"{problem.todo}; {need}" if problem.todo else need)
 
 
 def _load_rules(paths: Sequence[Path], config: Config, found: _Findings) -> RuleSet | None:
@@ -129,6 +138,16 @@ def _config_warnings(path: Path, config: Config) -> Iterable[Problem]:
         todo = "list the prefixes that are yours"
         yield Problem(what, document.file, node.line, node.column, todo)
         return
+    for number, prefix in enumerate(own):
+        if prefix.prefixlen == 0:
+            place: tuple[str | int, ...] = ("guard", "own_prefixes", number)
+            what = f"{prefix} is every address there is, so this guard holds nothing back"
+            yield document.problem(place, what, "list only the prefixes that are yours")
+    nft = config.engines.nftables
+    if nft.enabled and not os.access(nft.nft, os.X_OK):
+        what = f"{nft.nft} cannot be run here"
+        place = ("engines", "nftables", "nft")
+        yield document.problem(place, what, "install nftables, or correct the path")
     for index, service in enumerate(config.services):
         for number, prefix in enumerate(service.prefixes):
             if not any(covers(each, prefix) for each in own):
@@ -149,26 +168,14 @@ def _report(title: str, found: _Findings, out: TextIO, *, as_json: bool) -> int:
         print(json.dumps(answer, indent=2), file=out)
         return code
     for problem in found.problems:
-        print(_wrap(str(problem)), file=out)
+        print(fold(str(problem)), file=out)
     for problem in found.warnings:
-        print(_wrap(f"{problem} (warning)"), file=out)
+        print(fold(f"{problem} (warning)"), file=out)
     if found.problems:
         count = len(found.problems)
         print(f"{count} {'mistake' if count == 1 else 'mistakes'}", file=out)
         return code
-    print(_wrap(f"{title}: ok"), file=out)
+    print(fold(f"{title}: ok"), file=out)
     for name, value in found.facts.items():
-        print(_wrap(f"  {name.replace('_', ' '):<13} {_shown(value)}"), file=out)
+        print(fold(f"  {name.replace('_', ' '):<13} {_shown(value)}"), file=out)
     return code
-
-
-def _wrap(text: str) -> str:
-    lines = textwrap.wrap(
-        text,
-        _WIDTH,
-        subsequent_indent="    ",
-        break_long_words=False,
-        break_on_hyphens=False,
-        drop_whitespace=True,
-    )
-    return "\n".join(lines)

@@ -2,18 +2,23 @@
 """The commands that change something: release, freeze, unfreeze, drain, reload."""
 
 import sys
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from hub.cli.client import ApiError, Client
 from hub.cli.details import show_mitigation
 from hub.cli.text import Screen, clean
 
-_DONE = {
+_DONE: Final = {
     "freeze": "frozen: nothing new starts, what is in force stays; undo with: fnm-hub unfreeze",
     "unfreeze": "not frozen any more: countermeasures start again",
     "drain": "draining: everything is released, nothing new starts; undo with: fnm-hub unfreeze",
-    "reload": "rules reloaded",
+}
+_DONE_DRY: Final = {
+    "freeze": "frozen: nothing new is planned (dry-run); undo with: fnm-hub unfreeze",
+    "unfreeze": "not frozen any more: countermeasures are planned again (dry-run: none is applied)",
+    "drain": "draining: every plan ends, nothing new is planned (dry-run); "
+    "undo with: fnm-hub unfreeze",
 }
 
 
@@ -36,20 +41,40 @@ def change(client: Client, what: str, reason: str) -> dict[str, Any]:
 
 
 def show_change(screen: Screen, what: str, answer: dict[str, Any]) -> None:
-    """Say what has happened."""
+    """Say what `release` or `reload` has done."""
     if what == "release":
         show_mitigation(screen, answer, float(answer.get("now", 0.0)))
         return
-    screen.text(_DONE[what])
-    if what == "reload":
-        version, before = (clean(answer.get(key) or "?")[:12] for key in ("version", "before"))
-        screen.text(f"{answer.get('count', '?')} rules, version {version}, before {before}")
-        screen.text(f"{answer.get('tests', 0)} rule tests passed")
-        for change in ("added", "removed", "changed", "warnings"):
-            for text in answer.get(change) or ():
-                screen.text(f"{change.removesuffix('s')}: {clean(text)}")
-    elif answer.get("live") is not None:
-        screen.text(f"countermeasures in force or on their way: {answer['live']}")
+    screen.text("rules reloaded")
+    version, before = (clean(answer.get(key) or "?")[:12] for key in ("version", "before"))
+    screen.text(f"{answer.get('count', '?')} rules, version {version}, before {before}")
+    screen.text(f"{answer.get('tests', 0)} rule tests passed")
+    for change in ("added", "removed", "changed", "warnings"):
+        for text in answer.get(change) or ():
+            screen.text(f"{change.removesuffix('s')}: {clean(text)}")
+
+
+def show_switch(screen: Screen, what: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Say what `freeze`, `unfreeze` or `drain` has done.
+
+    Args:
+        screen: where to.
+        what: the command.
+        before: the state of the whole before it.
+        after: the same after it.
+    """
+    dry_run = after["dry_run"]
+    if what == "unfreeze" and not before["frozen"] and not before["draining"]:
+        screen.text("it was not frozen: there was nothing to undo")
+    else:
+        screen.text((_DONE_DRY if dry_run else _DONE)[what])
+    counts = dict(after["counts"]["mitigations"])
+    planned = counts.pop("dry_run", 0)
+    real = sum(counts.values())
+    if real or not dry_run:
+        screen.text(f"countermeasures in force or on their way: {real}")
+    if planned or dry_run:
+        screen.text(f"planned in dry-run, not in force: {planned}")
 
 
 def confirmed(what: str) -> bool:

@@ -7,7 +7,7 @@ understood (`events parse`); 4 the daemon cannot be reached, or not by this user
 
 import argparse
 import json
-import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +16,15 @@ from typing import Any, Final
 from hub import __version__
 from hub.cli.arguments import DEFAULT_CONFIG, build_parser
 from hub.cli.client import ApiError, Client, UnreachableError
-from hub.cli.text import Screen, clean, screen_for
+from hub.cli.streams import (
+    OutputError,
+    accept_any_text,
+    drop_output,
+    guarded_output,
+    open_missing,
+    say_output_failed,
+)
+from hub.cli.text import Screen, clean, fold, screen_for
 from hub.errors import HubError
 
 OK: Final = 0
@@ -30,19 +38,20 @@ DEFAULT_SOCKET: Final = Path("/run/fnm-hub/api.sock")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal of another encoding must not end the program over one letter.
-        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    open_missing()
+    accept_any_text()
     try:
-        code = _command(words)
-        sys.stdout.flush()
+        with guarded_output():
+            return _command(words)
     except BrokenPipeError:
-        # The reader has gone, as with `| head`; Python would complain once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()  # the reader has gone, as with `| head`
         return OK
+    except OutputError as error:
+        drop_output()
+        say_output_failed(error)
+        return PROBLEM
     except KeyboardInterrupt:
         return INTERRUPTED
-    return code
 
 
 def _command(words: list[str]) -> int:
@@ -96,11 +105,13 @@ class _Commands:
         for line in f"fnm-hub: {where}{error.what}".splitlines():
             print(clean(line), file=sys.stderr)
         for problem in problems:
-            print(f"  {clean(problem)}", file=sys.stderr)
+            print(fold(clean(problem), indent=2), file=sys.stderr)
         if error.todo:
             print(f"  {clean(error.todo)}", file=sys.stderr)
 
     def _daemon(self) -> int:
+        # From the first moment on: systemd may ask for a reload while this is still starting.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         from hub.app import run  # noqa: PLC0415 - the daemon's imports are no client's
 
         code: int = run(self._config)
@@ -168,7 +179,7 @@ class _Commands:
         return self._show(done, lambda screen, fields: show_change(screen, "release", fields))
 
     def _change(self) -> int:
-        from hub.cli.control import change, confirmed, show_change  # noqa: PLC0415
+        from hub.cli.control import change, confirmed, show_change, show_switch  # noqa: PLC0415
 
         what = self._args.command
         if what == "drain" and not self._args.yes:
@@ -176,14 +187,21 @@ class _Commands:
             if not confirmed(warning):
                 print(f"fnm-hub: {warning}\n  If you mean it: drain --yes", file=sys.stderr)
                 return USAGE
-        done = change(self._client(), what, getattr(self._args, "reason", ""))
-        return self._show(done, lambda screen, fields: show_change(screen, what, fields))
+        client = self._client()
+        if what == "reload" or self._json:
+            done = change(client, what, getattr(self._args, "reason", ""))
+            return self._show(done, lambda screen, fields: show_change(screen, what, fields))
+        before = client.get("/v1/status")
+        change(client, what, self._args.reason)
+        return self._show(
+            client.get("/v1/status"),
+            lambda screen, after: show_switch(screen, what, before, after),
+        )
 
     def _events_parse(self) -> int:
         from hub.cli.parse import run  # noqa: PLC0415
 
-        stdin = None if sys.stdin is None else sys.stdin.buffer
-        return run(self._args.arguments, stdin, sys.stdout, sys.stderr)
+        return run(self._args.arguments, sys.stdin.buffer, sys.stdout, sys.stderr)
 
     def _config_check(self) -> int:
         from hub.cli.check import config_check  # noqa: PLC0415

@@ -54,9 +54,10 @@ def show_item(screen: Screen, item: dict[str, Any], *, as_json: bool) -> None:
 
 def _connection(screen: Screen, item: dict[str, Any]) -> None:
     if item["first"]:
-        return
-    if item["up"]:
-        screen.line("-- the daemon is back --", "green")
+        if screen.has_reader:
+            screen.line("-- waiting for what happens; Ctrl-C ends --", "dim")
+    elif item["up"]:
+        screen.line("-- the daemon is back; what happened meanwhile: fnm-hub events --", "green")
     else:
         screen.line("-- the daemon went away; waiting for it --", "alarm")
 

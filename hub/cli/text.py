@@ -68,6 +68,11 @@ class Screen:
     def __init__(self, out: TextIO, *, color: bool, width: int = WIDTH) -> None:
         self._out, self._color, self.width = out, color, width
 
+    @property
+    def has_reader(self) -> bool:
+        """Return whether a person sees this: it is a terminal."""
+        return self._out.isatty()
+
     def styled(self, text: str, style: str) -> str:
         """Return `text` in `style`; unchanged without colours."""
         if not (self._color and style):
@@ -207,6 +212,27 @@ def wrap(text: str, width: int) -> list[str]:
     words = text.lstrip(" ")
     indent = " " * min(len(text) - len(words), max(0, width // 2 - 1))
     return [(indent + line).rstrip() for line in _fold(words, width - len(indent))]
+
+
+def fold(text: str, *, indent: int = 0) -> str:
+    """Return a message in lines of 80 columns; what an editor jumps to or one copies stays whole.
+
+    Args:
+        text: the message.
+        indent: spaces before its first line; the others have four more.
+    """
+    from textwrap import wrap as lines  # noqa: PLC0415 - for mistakes only: it loads `re`
+
+    return "\n".join(
+        lines(
+            text,
+            WIDTH,
+            initial_indent=" " * indent,
+            subsequent_indent=" " * (indent + 4),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
 
 
 def _fold(text: str, width: int) -> list[str]:

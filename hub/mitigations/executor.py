@@ -109,9 +109,12 @@ class Executor:
     async def _until_done(self, order: Order) -> None:
         wait = _FIRST_WAIT
         fresh = self._fresh[order.mitigation.id]
-        while self._current(order) and await self._allowed(order):
+        while True:
             fresh.clear()
             async with self._room:
+                # Asked last: what waits for room may be forbidden or outdated by then.
+                if not self._current(order) or not await self._allowed(order):
+                    return
                 answer = await self._try(order)
             await self._report(answer)
             if answer.final:

@@ -3,7 +3,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from hub.config import Service
@@ -48,9 +48,11 @@ class Ledger:
 
     Args:
         rows: what an earlier run left open.
+        messengers: engines that only carry messages; their rows count in no cap.
     """
 
-    def __init__(self, rows: Iterable[Mitigation] = ()) -> None:
+    def __init__(self, rows: Iterable[Mitigation] = (), messengers: Collection[str] = ()) -> None:
+        self._messengers = frozenset(messengers)
         self._rows: dict[str, Mitigation] = {}
         self._keys: dict[str, str] = {}
         self._held: dict[str, set[str]] = {}
@@ -82,7 +84,7 @@ class Ledger:
 
     def live(self) -> Live:
         """Count what is live, for the caps."""
-        return Live(len(self._rows), self._engines, self._used)
+        return Live(self._engines.total(), self._engines, self._used)
 
     def begin(self, proposal: Proposal, attack_id: str, now: float, salt: str) -> Mitigation:
         """Write the intent to apply, or the dry-run row. `salt` makes the id unique."""
@@ -105,25 +107,24 @@ class Ledger:
         )
 
     def join(
-        self, row: Mitigation, proposal: Proposal, attack_id: str, now: float, *, silent: bool
+        self, row: Mitigation, proposal: Proposal, holders: tuple[str, ...], now: float
     ) -> Mitigation:
-        """Let one more attack hold `row`, and extend it to a deadline that is clearly later.
+        """Let these attacks hold `row`, and extend it to a deadline that is clearly later.
 
-        With `silent` the engine need not hear of the new deadline: it was only a message.
+        An engine that only carries messages need not hear of the new deadline.
         A release that was only intended is taken back: the attack is there again.
         """
-        attacks = row.attacks if attack_id in row.attacks else (*row.attacks, attack_id)
         state = row.state
         if state is MitigationState.RELEASING:
             state = MitigationState.APPLYING
         deadline = row.deadline
         if now + proposal.ttl > row.deadline + RENEW_SHARE * proposal.ttl:
             deadline = now + proposal.ttl
-            if state is MitigationState.ACTIVE and not silent:
+            if state is MitigationState.ACTIVE and row.engine not in self._messengers:
                 state = MitigationState.APPLYING
         after = replace(
             row,
-            attacks=attacks,
+            attacks=holders,
             deadline=deadline,
             state=state,
             revision=row.revision + 1,
@@ -137,19 +138,29 @@ class Ledger:
         if row is None or row.state is not MitigationState.APPLYING or row.revision != revision:
             return None
         first = row.active_at if row.active_at is not None else now
-        return self._put(replace(row, state=MitigationState.ACTIVE, active_at=first, error=""))
+        return self._put(
+            replace(
+                row,
+                state=MitigationState.ACTIVE,
+                active_at=first,
+                lease_until=row.deadline,
+                error="",
+            )
+        )
 
-    def reapply(self, row: Mitigation) -> Mitigation:
-        """Write the intent to apply again what has gone missing."""
-        return self._put(replace(row, state=MitigationState.APPLYING, revision=row.revision + 1))
+    def reapply(self, seen: Mitigation, deadline: float) -> Mitigation | None:
+        """Write the intent to apply again, until `deadline`, what was active when it was seen.
 
-    def renew(self, row: Mitigation, now: float) -> Mitigation:
-        """Write the intent to keep in force for another lifetime what is in force."""
+        Returns None when it has changed since: an older look at it must undo nothing.
+        """
+        row = self._rows.get(seen.id)
+        if row is None or row.state is not MitigationState.ACTIVE or row.revision != seen.revision:
+            return None
         return self._put(
             replace(
                 row,
                 state=MitigationState.APPLYING,
-                deadline=now + row.ttl,
+                deadline=deadline,
                 revision=row.revision + 1,
             )
         )
@@ -159,12 +170,21 @@ class Ledger:
         row = self._rows.get(mitigation_id)
         return None if row is None else self._put(replace(row, error=error))
 
-    def failed(self, mitigation_id: str, error: str, now: float) -> Mitigation | None:
-        """Close it: the engine will never do this."""
+    def close(self, mitigation_id: str, error: str, now: float) -> Mitigation | None:
+        """Close it as failed."""
         row = self._rows.get(mitigation_id)
         if row is None:
             return None
         return self._close(replace(row, state=MitigationState.FAILED, error=error, released_at=now))
+
+    def keep(self, mitigation_id: str, error: str) -> Mitigation | None:
+        """Note that a renewal failed: the former lease goes on, to its own deadline."""
+        row = self._rows.get(mitigation_id)
+        if row is None:
+            return None
+        return self._put(
+            replace(row, state=MitigationState.ACTIVE, deadline=row.lease_until, error=error)
+        )
 
     def releasing(self, mitigation_id: str, reason: str, now: float) -> Mitigation | None:
         """Write the intent to release; a dry-run row, in force nowhere, is over at once."""
@@ -191,17 +211,22 @@ class Ledger:
         over = replace(row, state=MitigationState.RELEASED, released_at=now, error="")
         return self._close(over)
 
-    def leave(self, attack_id: str) -> list[Mitigation]:
-        """Let an ended attack go of what it held; return what nobody holds any more."""
+    def leave(self, attack_id: str) -> tuple[list[Mitigation], list[Mitigation]]:
+        """Let an ended attack go of what it held.
+
+        Returns:
+            What nobody holds any more, and what others still hold.
+        """
         free: list[Mitigation] = []
+        held: list[Mitigation] = []
         for mitigation_id in self.held_by(attack_id):
             row = self._rows[mitigation_id]
             others = tuple(held for held in row.attacks if held != attack_id)
             if others:
-                self._put(replace(row, attacks=others))
+                held.append(self._put(replace(row, attacks=others)))
             else:
                 free.append(row)
-        return free
+        return free, held
 
     def overdue(self, now: float) -> list[Mitigation]:
         """Return what is past its deadline and not yet being released."""
@@ -214,8 +239,7 @@ class Ledger:
     def _put(self, row: Mitigation) -> Mitigation:
         before = self._rows.get(row.id)
         if before is None:
-            self._engines[row.engine] += 1
-            self._used[row.rule] += 1
+            self._count(row, 1)
         for attack_id in before.attacks if before else ():
             self._let_go(attack_id, row.id)
         for attack_id in row.attacks:
@@ -226,13 +250,17 @@ class Ledger:
 
     def _close(self, row: Mitigation) -> Mitigation:
         del self._rows[row.id]
-        self._engines[row.engine] -= 1
-        self._used[row.rule] -= 1
+        self._count(row, -1)
         for attack_id in row.attacks:
             self._let_go(attack_id, row.id)
         if self._keys.get(key_of(row)) == row.id:
             del self._keys[key_of(row)]
         return row
+
+    def _count(self, row: Mitigation, change: int) -> None:
+        if row.engine not in self._messengers:
+            self._engines[row.engine] += change
+            self._used[row.rule] += change
 
     def _let_go(self, attack_id: str, mitigation_id: str) -> None:
         held = self._held.get(attack_id, set())

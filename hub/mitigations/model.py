@@ -35,6 +35,7 @@ class Mitigation:
         created_at: Unix seconds.
         deadline: Unix seconds; past it nothing of it may be in force, whatever has died.
         ttl: the rule's, seconds; a renewal moves the deadline this far ahead.
+        lease_until: the deadline that the engine last confirmed, Unix seconds.
         active_at: when the engine first said that it is in force, Unix seconds.
         reason: why it is being released or was: `attack ended`, `deadline`, `never_block`, ...
         revision: grows with each change; engines ignore older ones.
@@ -54,6 +55,7 @@ class Mitigation:
     attacks: tuple[str, ...] = ()
     revision: int = 1
     error: str = ""
+    lease_until: float = 0.0
     active_at: float | None = None
     released_at: float | None = None
     reason: str = ""

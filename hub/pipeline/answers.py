@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from hub.effects import Effects
 from hub.mitigations.executor import Order, Verb
 from hub.mitigations.model import Mitigation
+from hub.pipeline.releasing import release
 from hub.pipeline.state import State
 from hub.pipeline.words import audit, say
 
@@ -55,20 +56,40 @@ def trouble(state: State, order: Order, error: str, now: float) -> Effects:
 
 
 def failed(state: State, order: Order, error: str, now: float) -> Effects:
-    """Write down that an engine will never do it."""
+    """Write down that an engine will never do it.
+
+    What was in force before stays so until the deadline that the engine knows. What an engine
+    without leases may have half begun is taken back. An answer to an older order is ignored.
+    """
     effects = Effects()
-    row = state.ledger.failed(order.mitigation.id, error, now)
-    if row is not None:
-        effects.mitigations[row.id] = row
-        say(effects, "error", "mitigation.failed", row, error)
-        audit(effects, now, "mitigation.failed", error, outcome="error", mitigation=row)
+    row = state.ledger.get(order.mitigation.id)
+    if row is None or row.revision != order.mitigation.revision:
+        return effects
+    if order.verb is Verb.APPLY and row.active_at is not None:
+        after = state.ledger.keep(row.id, error)
+    elif order.verb is Verb.APPLY and _may_be_half_done(state, row):
+        release(state, row, f"could not be applied: {error}", now, effects)
+        after = state.ledger.trouble(row.id, error)
+    else:
+        after = state.ledger.close(row.id, error, now)
+    if after is not None:
+        effects.mitigations[after.id] = after
+        say(effects, "error", "mitigation.failed", after, error)
+        audit(effects, now, "mitigation.failed", error, outcome="error", mitigation=after)
     return effects
+
+
+def _may_be_half_done(state: State, row: Mitigation) -> bool:
+    engine = state.engines.get(row.engine)
+    return engine is not None and engine.lasting and not engine.leases
 
 
 def missing(state: State, row: Mitigation, now: float) -> Effects:
     """Put in force again what the engine no longer has."""
     effects = Effects()
-    after = state.ledger.reapply(row)
+    after = state.ledger.reapply(row, row.deadline)
+    if after is None:
+        return effects
     effects.mitigations[after.id] = after
     effects.orders.append(Order(Verb.APPLY, after))
     why = "the engine no longer has it; applying it again"

@@ -2,6 +2,7 @@
 """From an attack to mitigations: evaluate the rules, ask the guards, write the intents."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from hub.attacks.model import Attack
 from hub.effects import Effects
@@ -16,6 +17,12 @@ from hub.pipeline.state import State
 from hub.pipeline.words import audit, rule_line, say
 from hub.rules.actions import Action, Command, Notify
 from hub.rules.ruleset import Chosen, Decision
+
+HUB: Final = "hub"
+"""Who decides again by itself: after a start, or when an engine works again."""
+_PASSING: Final = frozenset({"cap", "hold_off"})
+"""Guards whose reason passes by itself: what they refuse is asked for again."""
+_AGAIN_AT_ONCE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,15 @@ def decide(state: State, occasion: Occasion, now: float, effects: Effects) -> No
     attack = state.tracker.set_linger(occasion.attack.id, linger)
     if attack is not None:
         effects.attacks[attack.id] = attack
+
+
+def decide_waiting(state: State, now: float, effects: Effects) -> None:
+    """Ask again for what a full cap or a hold-off refused, oldest first, a few at a time."""
+    for attack_id in tuple(state.waiting)[:_AGAIN_AT_ONCE]:
+        del state.waiting[attack_id]
+        attack = state.tracker.get(attack_id)
+        if attack is not None and attack.holders:
+            decide(state, Occasion(attack, None, HUB), now, effects)
 
 
 def _note_decision(
@@ -113,9 +129,13 @@ def _engine_for(state: State, action: Action, wanted: str | None) -> str:
 def _admit(
     state: State, occasion: Occasion, proposal: Proposal, now: float, effects: Effects
 ) -> None:
+    if occasion.actor == HUB and occasion.attack.updated_at + proposal.ttl <= now:
+        return  # no news for a whole lifetime: only a detector or an operator begins it again
     existing = state.ledger.find(proposal)
-    armed = existing is not None and existing.state is MitigationState.DRY_RUN
-    if existing is not None and armed and not proposal.dry_run:
+    planned = existing is not None and existing.state is MitigationState.DRY_RUN
+    if existing is not None and proposal.dry_run and not planned:
+        return  # what is in force runs out by itself; dry-run neither begins nor prolongs
+    if existing is not None and planned and not proposal.dry_run:
         release(state, existing, "no longer dry-run", now, effects)
         existing = None
     ending = existing is not None and existing.state is MitigationState.RELEASING
@@ -164,8 +184,9 @@ def _join(
     now: float,
     effects: Effects,
 ) -> None:
-    silent = not state.lasting(row.engine)
-    after = state.ledger.join(row, proposal, occasion.attack.id, now, silent=silent)
+    others = (one for one in row.attacks if state.tracker.get(one) is not None)
+    holders = tuple(dict.fromkeys((*others, occasion.attack.id)))
+    after = state.ledger.join(row, proposal, holders, now)
     if after is row:
         return
     effects.mitigations[after.id] = after
@@ -194,6 +215,8 @@ def _note_refusal(
     now: float,
     effects: Effects,
 ) -> None:
+    if refusal.guard in _PASSING:
+        state.waiting[occasion.attack.id] = None
     told = state.told.setdefault(occasion.attack.id, set())
     mark = f"{refusal.guard} {proposal.key}"
     if mark in told:

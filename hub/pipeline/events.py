@@ -9,7 +9,7 @@ from hub.intake.model import Action, Report
 from hub.intake.parse import parse
 from hub.mitigations.executor import Order, Verb
 from hub.mitigations.model import MitigationState
-from hub.pipeline.deciding import Occasion, decide
+from hub.pipeline.deciding import Occasion, decide, decide_waiting
 from hub.pipeline.operating import drain_step, forget_hold_offs, withdraw_forbidden
 from hub.pipeline.releasing import release, release_overdue
 from hub.pipeline.state import State
@@ -44,7 +44,8 @@ def take_sighting(state: State, sighting: Sighting, now: float) -> Effects:
     effects = Effects()
     change = state.tracker.fold(sighting, now)
     _note_event(sighting, change, effects)
-    _note_change(state, change, sighting.number, now, effects)
+    for one in (change, *change.also):
+        _note_change(state, one, sighting.number, now, effects)
     if change.attack is not None and change.outcome in _DECIDING:
         decide(state, Occasion(change.attack, sighting.number, sighting.detector), now, effects)
     return effects
@@ -67,14 +68,24 @@ def tick(state: State, now: float) -> Effects:
         _note_change(state, change, None, now, effects)
     release_overdue(state, now, effects)
     forget_hold_offs(state, now, effects)
+    decide_waiting(state, now, effects)
     drain_step(state, now, effects)
     return effects
 
 
-def resume(state: State, now: float) -> Effects:
-    """Order again every intent that an earlier run did not finish."""
+def resume(state: State, now: float, *, complete: bool = True) -> Effects:
+    """Order again every intent that an earlier run did not finish.
+
+    Args:
+        state: as restored.
+        now: Unix seconds.
+        complete: every attack of the earlier run is known; else what nobody holds stays.
+    """
     effects = Effects()
     withdraw_forbidden(state, now, effects)
+    for row in state.ledger if complete else ():
+        if all(state.tracker.get(attack_id) is None for attack_id in row.attacks):
+            release(state, row, "attack ended before the restart", now, effects)
     for row in state.ledger:
         if row.state is MitigationState.APPLYING:
             effects.orders.append(Order(Verb.APPLY, row))
@@ -137,7 +148,10 @@ def _note_change(
     if change.outcome is Outcome.ENDED:
         state.told.pop(attack.id, None)
         state.decided.pop(attack.id, None)
-        for row in state.ledger.leave(attack.id):
+        state.waiting.pop(attack.id, None)
+        free, held = state.ledger.leave(attack.id)
+        effects.mitigations |= {row.id: row for row in held}
+        for row in free:
             release(state, row, f"attack ended: {attack.end_reason}", now, effects)
 
 

@@ -129,7 +129,7 @@ def forget_hold_offs(state: State, now: float, effects: Effects) -> None:
 def _give_up(state: State, row: Mitigation, actor: str, reason: str, now: float) -> Effects:
     effects = Effects()
     why = f"given up by {actor}: {reason or 'no reason given'}; last error: {row.error}"
-    over = state.ledger.failed(row.id, why, now)
+    over = state.ledger.close(row.id, why, now)
     if over is not None:
         effects.mitigations[over.id] = over
         say(effects, "warning", "mitigation.given_up", over, why)

@@ -35,7 +35,9 @@ def renew_if_attacked(state: State, row: Mitigation, pps: float, now: float) -> 
         return effects
     if pps < SHARE * min(rate for rate in raised if rate):
         return effects
-    after = state.ledger.renew(row, now)
+    after = state.ledger.reapply(row, now + row.ttl)
+    if after is None:
+        return effects
     effects.mitigations[after.id] = after
     effects.orders.append(Order(Verb.APPLY, after))
     for attack_id in row.attacks:

@@ -23,6 +23,7 @@ class State:
         engines: capabilities by engine name, in the order of preference.
         memory: brakes, hold-offs and orphans; survives a restart.
         told: refusals already logged, by attack, so that a repeated report does not repeat them.
+        waiting: attacks of which a full cap or a hold-off refused something, oldest first.
         decided: how the newest decision went, by attack and service.
         near_caps: caps that the operator has been warned about.
         made: how many mitigations this run has begun.
@@ -35,6 +36,7 @@ class State:
     ledger: Ledger
     memory: Memory
     told: dict[str, set[str]] = field(default_factory=dict)
+    waiting: dict[str, None] = field(default_factory=dict)
     decided: dict[str, dict[str | None, object]] = field(default_factory=dict)
     near_caps: set[str] = field(default_factory=set)
     made: int = 0

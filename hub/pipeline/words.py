@@ -42,7 +42,7 @@ def audit(
     trace: Sequence[str] = (),
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add the audit row from which the change can be explained alone."""
+    """Add the audit rows from which the change can be explained alone, one an attack."""
     document: dict[str, Any] = {"outcome": outcome, "reason": reason, "trace": list(trace)}
     if mitigation is not None:
         document |= {
@@ -52,18 +52,21 @@ def audit(
             "rule": mitigation.rule,
         }
     document |= details or {}
-    held_by = mitigation.attacks[:1] if mitigation else ()
-    effects.audit.append(
+    held_by = mitigation.attacks if mitigation else ()
+    about = [attack.id] if attack else [*held_by] or [""]
+    text = json.dumps(document)
+    effects.audit += [
         AuditRow(
             at=now,
             kind=kind,
             actor=actor,
             event=event,
-            attack=attack.id if attack else next(iter(held_by), ""),
+            attack=attack_id,
             mitigation=mitigation.id if mitigation else "",
-            doc=json.dumps(document),
+            doc=text,
         )
-    )
+        for attack_id in about
+    ]
 
 
 def rule_line(rule: Mapping[str, Any]) -> str:

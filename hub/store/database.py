@@ -22,7 +22,6 @@ WAL_LIMIT: Final = 64 * 2**20
 BACKSTOP_PAGES: Final = 16_384
 """Pages (64 MiB) of write-ahead log at which the writer itself copies them into the file."""
 
-_MAGIC: Final = b"SQLite format 3\0"
 _HEADER: Final = 100
 _FORMATS: Final = slice(18, 20)
 """Write and read format in SQLite's file header: a higher write format makes it read-only."""
@@ -37,8 +36,9 @@ class Database:
 
     Attributes:
         path: the file, without symbolic links.
-        moved_aside: where the damaged file went that this one stands in for, None if there is none.
         made: how many files were begun.
+        moved_aside: where the damaged file went that the newest of them stands in for; None if
+            there was no file, or it was taken away while in use.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
@@ -46,6 +46,8 @@ class Database:
         self.moved_aside: Path | None = None
         self.made = 0
         self._clock = clock
+        self._moved: Path | None = None
+        self._used = False
         self._lock: int | None = None
         self._eye: int | None = None
 
@@ -60,11 +62,25 @@ class Database:
             files.make_place(self.path)
             self.path = self.path.resolve()
             files.refuse_network(self.path)
-            self._lock = files.lock(self.path)
-            return self.reopen()
+            return self._open_locked()
         except (OSError, sqlite3.Error, HubError) as error:
             self.close()
             raise explain(error, self.path) from error
+
+    def _open_locked(self) -> sqlite3.Connection:
+        traces, first = files.has_traces(self.path), not files.has_lock(self.path)
+        if not traces:
+            files.refuse_foreign(self.path)
+        self._lock = files.lock(self.path)
+        try:
+            if not traces:
+                files.drop_empty(self.path)
+            return self.reopen()
+        except (OSError, sqlite3.Error, HubError):
+            if first:
+                # The next start would take it for a sign that the file here was a journal.
+                files.delete_lock(self.path)
+            raise
 
     def close(self) -> None:
         """Give up the lock; every connection must have been closed before."""
@@ -93,18 +109,23 @@ class Database:
             # The log is of the other file: SQLite would play it into this one.
             files.move_aside(self.path, self._clock.time(), files.SIDE_FILES)
         self._close_eye()
-        fault = "SQLite could not work with it" if damaged else self._fault()
+        # Of a file that was taken away while in use, at most the log is moved.
+        whole = self.path.exists() or not self._used
+        fault = self._fault(damaged=damaged)
         if fault:
-            self.moved_aside = files.move_aside(self.path, self._clock.time())
+            moved_to = files.move_aside(self.path, self._clock.time())
+            self._moved = moved_to if whole else self._moved
             log.error(
                 "journal.damaged",
                 path=str(self.path),
                 fault=fault,
-                moved_to=str(self.moved_aside),
+                moved_to=str(moved_to),
             )
         if not self.path.exists():
             self._create(numbers)
             self.made += 1
+            self.moved_aside = self._moved
+        self._moved, self._used = None, True
         # Closing any descriptor of the file drops SQLite's locks: this one stays as long as they.
         self._eye = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         return self._connect_writer()
@@ -116,15 +137,30 @@ class Database:
 
         Raises:
             DamageError: it does not.
+            StoreError: another hub has it by now, see `keep_lock`.
+            OSError: the lock cannot be made again.
         """
+        self.keep_lock()
         if self._eye is None:
             return
         if not self.path.exists():
             raise DamageError("taken away while in use")
         if self._exchanged():
             raise DamageError("exchanged while in use")
-        if os.pread(self._eye, len(_MAGIC), 0) != _MAGIC:
+        if os.pread(self._eye, len(files.MAGIC), 0) != files.MAGIC:
             raise DamageError("header overwritten while in use")
+
+    def keep_lock(self) -> None:
+        """Make the lock again where its file was taken away, or nothing keeps other hubs off.
+
+        Raises:
+            StoreError: another hub has the journal by now.
+            OSError: the lock cannot be made again.
+        """
+        if self._lock is None or files.holds(self._lock, self.path):
+            return
+        lost, self._lock = self._lock, files.lock(self.path)
+        os.close(lost)
 
     def connect_reader(self) -> sqlite3.Connection:
         """Return a connection that cannot write.
@@ -160,9 +196,9 @@ class Database:
             os.close(self._eye)
             self._eye = None
 
-    def _fault(self) -> str:
+    def _fault(self, *, damaged: bool) -> str:
         if self.path.exists():
-            return inspect(self.path)
+            return "SQLite could not work with it" if damaged else inspect(self.path)
         # SQLite would play an orphaned log into the new file.
         orphans = [end for end in files.SIDE_FILES if files.beside(self.path, end).exists()]
         return f"missing, with its {orphans[0]} still there" if orphans else ""

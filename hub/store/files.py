@@ -15,7 +15,14 @@ from hub.errors import StoreError
 MOUNTINFO: Path = Path("/proc/self/mountinfo")
 """Table of the mounts that this process sees, proc_pid_mountinfo(5)."""
 
+MAGIC: Final = b"SQLite format 3\0"
+"""What every SQLite file begins with."""
 SIDE_FILES: Final = ("-wal", "-shm")
+_LOCK: Final = ".lock"
+_LOCK_TEXT: Final = re.compile(rb"[0-9\n\0]*")
+"""A process id, or what a power cut may leave of it."""
+_LOCK_SIZE: Final = 64
+_FOREIGN: Final = "correct store.path, or move the file away yourself"
 _NETWORK: Final = frozenset(
     {
         "9p", "afs", "beegfs", "ceph", "cifs", "coda", "gfs", "glusterfs", "gpfs", "lustre",
@@ -76,30 +83,103 @@ def make_place(path: Path) -> None:
         raise StoreError(f"is {what}", where=str(path), todo="set store.path to a file's path")
 
 
+def has_traces(path: Path) -> bool:
+    """Tell whether a hub's lock, or a write-ahead log, lies beside `path`.
+
+    Ask before `lock`, which makes the first of them.
+
+    Raises:
+        OSError: the lock's file cannot be read.
+    """
+    if beside(path, SIDE_FILES[0]).exists():
+        return True
+    place = beside(path, _LOCK)
+    if not place.is_file():
+        return False
+    with place.open("rb") as file:
+        return _LOCK_TEXT.fullmatch(file.read(_LOCK_SIZE)) is not None
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse a file that has no traces of a hub beside it, and does not look like a database.
+
+    A damaged journal is moved aside; a file that never was one has to stay where it is. An empty
+    one is nobody's loss.
+
+    Raises:
+        StoreError: it is somebody else's.
+        OSError: it cannot be read.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC))
+    if start not in (b"", MAGIC):
+        raise StoreError("is no journal", where=str(path), todo=_FOREIGN)
+
+
+def drop_empty(path: Path) -> None:
+    """Delete the file at `path` if there is nothing in it."""
+    if path.exists() and not path.stat().st_size:
+        path.unlink()
+
+
+def has_lock(path: Path) -> bool:
+    """Tell whether there is a lock's file for the journal at `path`, held or not."""
+    return beside(path, _LOCK).exists()
+
+
 def lock(path: Path) -> int:
     """Return the descriptor that keeps every other hub off the journal at `path`.
 
     The lock ends with the process, however that ends; the file beside the journal stays.
 
     Raises:
-        StoreError: another process holds it.
+        StoreError: another process holds it, or its file is somebody else's.
         OSError: the lock's file cannot be made.
     """
-    place = beside(path, ".lock")
-    descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    while True:
+        descriptor = os.open(beside(path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _take(descriptor, path)
+            # Whoever held it may have deleted it before we had it: then it keeps nobody off.
+            if holds(descriptor, path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                return descriptor
+        except (OSError, StoreError):
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def holds(descriptor: int, path: Path) -> bool:
+    """Tell whether the lock's file that `descriptor` has open is the one others will find."""
+    try:
+        there = os.stat(f"{path}{_LOCK}")  # noqa: PTH116 - on the way of every commit
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(descriptor))
+
+
+def delete_lock(path: Path) -> None:
+    """Delete the lock's file, which must be held."""
+    beside(path, _LOCK).unlink(missing_ok=True)
+
+
+def _take(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
         raise StoreError(
             f"in use by another fnm-hub, process {holder}",
             where=str(path),
             todo="stop that one, or give this one a store.path of its own",
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
+    if not _LOCK_TEXT.fullmatch(os.pread(descriptor, _LOCK_SIZE, 0)):
+        place = beside(path, _LOCK)
+        raise StoreError("is no lock of fnm-hub's", where=str(place), todo=_FOREIGN)
 
 
 def move_aside(path: Path, now: float, ends: Sequence[str] = ("", *SIDE_FILES)) -> Path:

@@ -38,7 +38,10 @@ class Journal:
 
     Attributes:
         path: the file, without symbolic links.
-        recovered_from: where the newest damaged file was moved to, None when there was none.
+        recovered_from: where the damaged file was moved to that this one stands in for, None when
+            there was none, or when it was taken away.
+        taken_away: whether this file stands in for one that somebody took away, while it was in
+            use. Of this and `recovered_from`, only what happened last is set.
         recoveries: how often that happened at run time. What is kept in memory has to be written
             again then: the fresh file knows of nothing.
         on_recovery: called in the event loop at each such time, with the path of the old file;
@@ -50,6 +53,7 @@ class Journal:
     def __init__(self, database: Database, connection: sqlite3.Connection) -> None:
         self.path = database.path
         self.recovered_from = database.moved_aside
+        self.taken_away = False
         self.recoveries = 0
         self._database = database
         self._reader = Lane("journal-reader", database.connect_reader)
@@ -69,7 +73,7 @@ class Journal:
 
         Raises:
             StoreError: in use by another hub, on a network file system, written by a newer hub,
-                or no place for a journal.
+                no place for a journal, or a file that never was one.
             StoreFullError: no space to make it.
         """
         database = Database(path, clock)
@@ -275,11 +279,11 @@ class Journal:
         with suppress(RuntimeError):
             self._checkpointer.start(_copy_log)
 
-    def _note_recovery(self, moved_to: Path) -> None:
-        self.recovered_from = moved_to
+    def _note_recovery(self, moved_to: Path | None) -> None:
+        self.recovered_from, self.taken_away = moved_to, moved_to is None
         self.recoveries += 1
         if self.on_recovery is not None:
-            self.on_recovery(moved_to)
+            self.on_recovery(moved_to or self.path)
 
 
 def _copy_log(connection: sqlite3.Connection) -> None:

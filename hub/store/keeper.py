@@ -2,6 +2,7 @@
 """Writes batches, and keeps what the journal could not take until it can."""
 
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -13,6 +14,18 @@ from hub.store.records import AuditRow, Batch, EventResult, Row
 log = structlog.get_logger(__name__)
 
 _MOST_AUDIT: Final = 20_000
+
+
+@dataclass(eq=False, slots=True)
+class _Save:
+    """One write under way, and the names of what later ones hold in a newer state."""
+
+    superseded: set[str] = field(default_factory=set)
+
+
+def _names(batch: Batch) -> set[str]:
+    rows = (*batch.attacks, *batch.mitigations)
+    return {*(row.id for row in rows), *batch.settings}
 
 
 class Keeper:
@@ -28,6 +41,7 @@ class Keeper:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._saving: list[_Save] = []
         self._events: dict[int, EventResult] = {}
         self._attacks: dict[str, Row] = {}
         self._mitigations: dict[str, Row] = {}
@@ -46,10 +60,15 @@ class Keeper:
     async def save(self, batch: Batch) -> bool:
         """Write `batch` and all that waits; return whether it is durable. Never raises."""
         whole = self._take(batch)
+        save = _Save()
+        names = _names(whole)
+        for earlier in self._saving:
+            earlier.superseded |= names
+        self._saving.append(save)
         try:
             await self._journal.write(whole)
         except StoreError as error:
-            self._put_back(whole)
+            self._put_back(whole, save.superseded)
             self.failures += 1
             if not self.trouble:
                 log.error(
@@ -59,6 +78,8 @@ class Keeper:
                 )
             self.trouble = str(error)
             return False
+        finally:
+            self._saving.remove(save)
         if self.trouble:
             log.warning("store.write_resumed", lost_audit=self.lost_audit)
             self.trouble = ""
@@ -91,12 +112,15 @@ class Keeper:
         self._audit.extend(batch.audit)
         self._trim()
 
-    def _put_back(self, batch: Batch) -> None:
-        """Keep `batch` under what has come to wait since: that is newer."""
+    def _put_back(self, batch: Batch, superseded: set[str]) -> None:
+        """Keep `batch`, but for what a later save has written or holds already: that is newer."""
+        attacks = {row.id: row for row in batch.attacks if row.id not in superseded}
+        rows = {row.id: row for row in batch.mitigations if row.id not in superseded}
+        settings = {key: text for key, text in batch.settings.items() if key not in superseded}
         self._events = {result.number: result for result in batch.events} | self._events
-        self._attacks = {row.id: row for row in batch.attacks} | self._attacks
-        self._mitigations = {row.id: row for row in batch.mitigations} | self._mitigations
-        self._settings = {**batch.settings} | self._settings
+        self._attacks = attacks | self._attacks
+        self._mitigations = rows | self._mitigations
+        self._settings = settings | self._settings
         self._audit.extendleft(reversed(batch.audit))
         self._trim()
 

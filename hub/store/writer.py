@@ -54,7 +54,7 @@ class Writer:
         lanes: every other user of the file; halted while the file is exchanged.
         checkpoint: called in the writer's thread now and then, must not block.
         recovered: called in the event loop when a fresh file was begun at run time, with the path
-            of the damaged one.
+            that the damaged one was moved to, None if it had been taken away.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Writer:
         *,
         lanes: Iterable[Lane],
         checkpoint: Callable[[], None],
-        recovered: Callable[[Path], None],
+        recovered: Callable[[Path | None], None],
     ) -> None:
         self._database, self._lanes = database, tuple(lanes)
         self._connection: sqlite3.Connection | None = connection
@@ -72,6 +72,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         self._numbers = (0, 0)
+        self._made = database.made
         self._since_checkpoint = 0
         self._changes = connection.total_changes
         self._failing = False
@@ -190,7 +191,8 @@ class Writer:
 
     def _reopen(self, *, known: bool) -> sqlite3.Connection:
         """Open the file anew; a damaged one is moved aside, and a fresh one begun."""
-        moved_before, made_before = self._database.moved_aside, self._database.made
+        # First, as closing deletes the side files by name: they may be another hub's by now.
+        self._database.keep_lock()
         with ExitStack() as halted:
             for lane in self._lanes:
                 halted.enter_context(lane.halt())
@@ -198,10 +200,10 @@ class Writer:
             self._drop()
             connection = self._database.reopen(self._numbers, damaged=known)
         self._connection, self._changes = connection, connection.total_changes
-        if self._database.made != made_before:
-            moved = self._database.moved_aside
-            where = self._database.path if moved is None or moved == moved_before else moved
-            self._loop.call_soon_threadsafe(self._recovered, where)
+        # Also one that an earlier try began, and then could not open, is still to be told of.
+        if self._database.made != self._made:
+            self._made = self._database.made
+            self._loop.call_soon_threadsafe(self._recovered, self._database.moved_aside)
         return connection
 
     def _drop(self) -> None:

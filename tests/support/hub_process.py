@@ -210,6 +210,15 @@ class HubProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
+    def heeds_no_hang_up(self) -> bool:
+        """Tell whether the process ignores SIGHUP or has a handler for it; see proc(5)."""
+        assert self._process is not None
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        masks = [
+            int(line.split()[1], 16) for line in lines if line.startswith(("SigIgn", "SigCgt"))
+        ]
+        return any(mask & 1 for mask in masks)
+
     def resident_mib(self) -> float:
         """Return the hub's resident memory."""
         assert self._process is not None

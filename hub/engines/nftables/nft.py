@@ -4,8 +4,9 @@
 import asyncio
 import json
 import os
+import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,8 @@ AT_ONCE: Final = 4
 ASYNC_JSON: Final = 262_144
 """Bytes of nft's answer above which it is parsed beside the event loop."""
 
+_END: Final = 2.0
+"""Seconds that a killed nft has to be gone."""
 _OTHER_STATE: Final = (
     "No such file or directory",
     "File exists",
@@ -60,8 +63,9 @@ class Nft:
 
         Raises:
             NftStateError: something is missing, in the way or in use.
-            EngineTemporaryError: nft took too long, was killed, or the kernel was short of memory.
-            EnginePermanentError: nft is missing, not permitted, or refuses what it is told.
+            EngineTemporaryError: nft is missing, not permitted, took too long or was killed, or the
+                kernel was short of memory.
+            EnginePermanentError: nft refuses what it is told.
         """
         await self._run(("-j", "-f", "-"), commands)
 
@@ -132,9 +136,11 @@ class Nft:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
                     env=ENVIRONMENT,
+                    start_new_session=True,
                 )
         except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
-            raise EnginePermanentError(
+            # Of the machine, not of the order: a package upgrade takes nft away for a while.
+            raise EngineTemporaryError(
                 f"cannot be run: {error.strerror}",
                 where=self._argv[0],
                 todo="install nftables, or set engines.nftables.nft to its path",
@@ -153,7 +159,7 @@ class Nft:
                 f"killed by signal {-status}", where=self._program, todo="see who killed it"
             )
         if _FORBIDDEN in errors:
-            return EnginePermanentError(
+            return EngineTemporaryError(
                 words, where=self._program, todo="give the hub CAP_NET_ADMIN, or run it as root"
             )
         if any(known in errors for known in _OTHER_STATE):
@@ -181,5 +187,9 @@ def _memory_file(text: bytes) -> Iterator[int]:
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
-        process.kill()
-        await asyncio.shield(process.wait())
+        # The whole group: a child of it that holds the pipes open would be waited for as well.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END):
+                await process.wait()
