@@ -11,7 +11,6 @@ from tests.support.hub_process import REPOSITORY, HubProcess, until
 
 NOTIFY = REPOSITORY / "scripts" / "fnm-notify"
 CALLS = 100
-SAMPLE = REPOSITORY / "tests" / "data" / "fastnetmon" / "1.2.9-syn-spoofed-ban.json"
 
 
 def notify_to_active() -> dict[str, Figure]:
