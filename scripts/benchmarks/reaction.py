@@ -15,7 +15,7 @@ CALLS = 100
 
 def notify_to_active() -> dict[str, Figure]:
     """Measure from the start of fnm-notify, interpreter included, to the engine's answer."""
-    with TemporaryDirectory() as folder, HubProcess(Path(folder)) as hub:
+    with TemporaryDirectory() as folder, HubProcess(Path(folder), reconcile="30s") as hub:
         started: dict[str, float] = {}
         for index in range(CALLS):
             target = f"192.0.2.{100 + index}"
@@ -31,7 +31,7 @@ def notify_to_active() -> dict[str, Figure]:
 
 def event_to_active() -> dict[str, Figure]:
     """Measure from the event's acceptance to the engine's answer, one event at a time."""
-    with TemporaryDirectory() as folder, HubProcess(Path(folder)) as hub:
+    with TemporaryDirectory() as folder, HubProcess(Path(folder), reconcile="30s") as hub:
         for index in range(CALLS):
             hub.send("ban", f"192.0.2.{100 + index}")
             until("active", lambda count=index + 1: len(hub.active()) == count)  # type: ignore[misc]

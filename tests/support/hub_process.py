@@ -40,7 +40,7 @@ guard:
   never_block: [NEVER]
   caps: {total: CAP}
 rules: [rules.yaml]
-reconcile_interval: 1s
+reconcile_interval: RECONCILE
 intake:
   unix: {path: FOLDER/intake.sock, allow_users: [root]}
   spool: FOLDER/spool
@@ -111,6 +111,7 @@ class HubProcess:
         nft: str = "/usr/sbin/nft",
         store: Path | None = None,
         own: str = "192.0.2.0/24",
+        reconcile: str = "1s",
     ) -> None:
         self.folder = folder
         self.namespace = f"fh{os.getpid()}x{uuid.uuid4().hex[:4]}"
@@ -120,6 +121,7 @@ class HubProcess:
             "STORE": str(self.store),
             "NEVER": never,
             "OWN": own,
+            "RECONCILE": reconcile,
             "CAP": str(cap),
             "DRY": "true" if dry else "false",
             "NFT": nft,
