@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -32,14 +32,13 @@ from hub.metrics import Metrics
 from hub.mitigations.engine import Capabilities
 from hub.mitigations.executor import Executor
 from hub.mitigations.ledger import Ledger
-from hub.pipeline.deciding import HUB
 from hub.pipeline.events import remember_unban, resume
 from hub.pipeline.operating import redecide
 from hub.pipeline.state import State
 from hub.rules.ruleset import RuleSet
 from hub.runner import Runner
 from hub.store.journal import Journal
-from hub.store.records import StoredEvent
+from hub.store.records import Row, StoredEvent
 from hub.store.settings import Section, Settings
 from hub.stream import Stream
 from hub.tasks import Tasks
@@ -57,8 +56,6 @@ def run(config_path: Path) -> int:
 
     Mistakes in the configuration are printed one a line, before anything is started.
     """
-    # A reload asked for while starting is no reason to die: the files are being read anyway.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         config, rules = read_all(config_path)
     except ConfigError as error:
@@ -101,14 +98,15 @@ async def running(
         journal = await Journal.open(config.store.path, clock=SystemClock())
         stack.push_async_callback(journal.close)
         settings = await Settings.read(journal)
-        clock = await _steady_clock(journal, settings)
+        left = _Left(await journal.open_attacks(), await journal.open_mitigations())
+        clock = await _steady_clock(settings, left)
         engines = build_engines(config, clock=clock, kept=Section(settings, "engine:"))
         for engine in engines.values():
             stack.push_async_callback(engine.close)
         tasks = await stack.enter_async_context(Tasks())
         metrics, stream = Metrics(), Stream()
         able = {name: engine.capabilities() for name, engine in engines.items()}
-        state, complete = await _restore(journal, settings, config, rules, able)
+        state, complete = _restore(left, settings, config, rules, able)
         runner = Runner(state, journal, settings, clock=clock, metrics=metrics, stream=stream)
         runner.executor = Executor(
             engines,
@@ -128,7 +126,7 @@ async def running(
         if journal.recovered_from is not None:
             _say_recovered(journal.recovered_from)
         begun = resume(state, clock.time(), complete=complete)
-        redecide(state, HUB, clock.time(), begun)
+        redecide(state, "hub", clock.time(), begun, unasked=True)
         await runner.carry_out(begun)
         tasks.run("take events", runner.take_events())
         tasks.run("tick", runner.tick_for_ever())
@@ -152,26 +150,34 @@ async def running(
         daemon.serving = False
 
 
-async def _steady_clock(journal: Journal, settings: Settings) -> SteadyClock:
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What an earlier run left open."""
+
+    attacks: list[Row]
+    mitigations: list[Row]
+
+
+async def _steady_clock(settings: Settings, left: _Left) -> SteadyClock:
     kept = settings.known.get(_CLOCK_KEY)
     clock = SteadyClock(Anchor(**json.loads(kept)) if kept else None)
-    if not await journal.open_attacks() and not await journal.open_mitigations():
+    if not left.attacks and not left.mitigations:
         # Nothing hangs on the old time: follow the wall clock, which may have been wrong at boot.
         clock = SteadyClock()
     await settings.put(_CLOCK_KEY, json.dumps(asdict(clock.anchor)))
     return clock
 
 
-async def _restore(
-    journal: Journal,
+def _restore(
+    left: _Left,
     settings: Settings,
     config: Config,
     rules: RuleSet,
     engines: Mapping[str, Capabilities],
 ) -> tuple[State, bool]:
     memory = _memory(settings)
-    attacks, gone = readable(await journal.open_attacks(), read_attack)
-    rows, lost = readable(await journal.open_mitigations(), read_mitigation)
+    attacks, gone = readable(left.attacks, read_attack)
+    rows, lost = readable(left.mitigations, read_mitigation)
     for row_id in (*gone, *lost):
         log.error(
             "store.row_unreadable",

@@ -13,7 +13,6 @@ from hub.mitigations.engine import Engine, Health, Installed
 from hub.mitigations.model import Mitigation
 from hub.mitigations.reconciler import Findings, compare
 from hub.pipeline import answers
-from hub.pipeline.deciding import HUB
 from hub.pipeline.operating import keep_orphans, redecide
 from hub.pipeline.renewing import renew_if_attacked
 from hub.runner import Runner
@@ -178,7 +177,7 @@ class EngineWatch:
     async def _decide_again(self) -> None:
         """What failed while an engine could not work is asked for again."""
         effects = Effects()
-        redecide(self._runner.state, HUB, self._runner.clock.time(), effects)
+        redecide(self._runner.state, "hub", self._runner.clock.time(), effects, unasked=True)
         await self._runner.carry_out(effects)
 
     async def _inventory(self, name: str) -> list[Installed] | None:

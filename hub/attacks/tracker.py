@@ -81,11 +81,14 @@ class Tracker:
         return self._unban(sighting, subject, now)
 
     def set_linger(self, attack_id: str, linger: float) -> Attack | None:
-        """Let protection stay `linger` seconds after the last holder has left."""
+        """Let protection stay `linger` seconds after the last holder has left.
+
+        Returns the attack if that changed it.
+        """
         attack = self._attacks.get(attack_id)
-        if attack is not None and attack.linger != linger:
-            attack = self._put(replace(attack, linger=linger))
-        return attack
+        if attack is None or attack.linger == linger:
+            return None
+        return self._put(replace(attack, linger=linger))
 
     def touch(self, attack_id: str, now: float) -> Attack | None:
         """Extend an attack's life: something other than its detector shows that it goes on."""
@@ -188,7 +191,7 @@ class Tracker:
         held = [self._attacks[one] for one in ids]
         held = [attack for attack in held if leaving(attack.holders, sighting)]
         changes = [self._let_go(attack, sighting, now) for attack in held]
-        if not all(change.outcome is Outcome.STALE for change in changes) or not changes:
+        if not changes or any(change.outcome is not Outcome.STALE for change in changes):
             self._bury(sighting, subject, now)
         if not changes:
             return Change(Outcome.NOTHING, None, "no attack is held by this detector; remembered")

@@ -110,7 +110,8 @@ class _Commands:
             print(f"  {clean(error.todo)}", file=sys.stderr)
 
     def _daemon(self) -> int:
-        # From the first moment on: systemd may ask for a reload while this is still starting.
+        # From the first moment on, until the hub heeds it: a reload that is asked for while it
+        # starts is no reason to die, as the files are being read anyway.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         from hub.app import run  # noqa: PLC0415 - the daemon's imports are no client's
 

@@ -18,8 +18,6 @@ from hub.pipeline.words import audit, rule_line, say
 from hub.rules.actions import Action, Command, Notify
 from hub.rules.ruleset import Chosen, Decision
 
-HUB: Final = "hub"
-"""Who decides again by itself: after a start, or when an engine works again."""
 _PASSING: Final = frozenset({"cap", "hold_off"})
 """Guards whose reason passes by itself: what they refuse is asked for again."""
 _AGAIN_AT_ONCE: Final = 100
@@ -32,11 +30,13 @@ class Occasion:
     Attributes:
         event: the event that asks for it, None when time or an operator does.
         actor: the detector, or who asks.
+        unasked: the hub decides again by itself, after a start or when an engine works again.
     """
 
     attack: Attack
     event: int | None
     actor: str
+    unasked: bool = False
 
 
 def decide(state: State, occasion: Occasion, now: float, effects: Effects) -> None:
@@ -61,7 +61,7 @@ def decide_waiting(state: State, now: float, effects: Effects) -> None:
         del state.waiting[attack_id]
         attack = state.tracker.get(attack_id)
         if attack is not None and attack.holders:
-            decide(state, Occasion(attack, None, HUB), now, effects)
+            decide(state, Occasion(attack, None, "hub", unasked=True), now, effects)
 
 
 def _note_decision(
@@ -129,7 +129,7 @@ def _engine_for(state: State, action: Action, wanted: str | None) -> str:
 def _admit(
     state: State, occasion: Occasion, proposal: Proposal, now: float, effects: Effects
 ) -> None:
-    if occasion.actor == HUB and occasion.attack.updated_at + proposal.ttl <= now:
+    if occasion.unasked and occasion.attack.updated_at + proposal.ttl <= now:
         return  # no news for a whole lifetime: only a detector or an operator begins it again
     existing = state.ledger.find(proposal)
     planned = existing is not None and existing.state is MitigationState.DRY_RUN

@@ -104,12 +104,14 @@ def withdraw_forbidden(state: State, now: float, effects: Effects, actor: str = 
             release(state, row, f"{refusal.guard}: {refusal.why}", now, effects, actor=actor)
 
 
-def redecide(state: State, actor: str, now: float, effects: Effects) -> None:
-    """Decide anew on every attack that goes on."""
+def redecide(
+    state: State, actor: str, now: float, effects: Effects, *, unasked: bool = False
+) -> None:
+    """Decide anew on every attack that goes on; see `Occasion` for `unasked`."""
     state.told.clear()
     for attack in state.tracker:
         if attack.holders:
-            decide(state, Occasion(attack, None, actor), now, effects)
+            decide(state, Occasion(attack, None, actor, unasked), now, effects)
 
 
 def keep_orphans(state: State, ids: Iterable[str]) -> Effects:
