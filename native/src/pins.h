@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where the engine's objects are pinned: DIR/v<ABI>/, and in it maps/ and a link and a program for
+ * each interface. It is what outlives the daemon.
+ */
+#ifndef SYNPROXYD_PINS_H
+#define SYNPROXYD_PINS_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "refusal.h"
+
+struct pins {
+	char directory[PATH_MAX - 256]; /* DIR/v<ABI> */
+	char maps[PATH_MAX - 128];
+	int lock; /* fd; held as long as the daemon runs */
+};
+
+/* Makes the directories and takes the lock; refuses where another ABI's state is. */
+bool pins_open(struct pins *pins, const char *pin_dir, struct refusal *refusal);
+void pins_close(struct pins *pins);
+/* Path of an object that belongs to an interface; `what` is "link" or "program". */
+void pins_path(const struct pins *pins, const char *what, const char *interface, char *path,
+	       size_t size);
+/* Removes what is pinned for interfaces that are not among the names. */
+void pins_drop_others(const struct pins *pins, const char *const *interface, unsigned int count);
+/* Removes what a start that failed has made. */
+void pins_undo(const struct pins *pins);
+/* Removes everything under DIR that this program has pinned, of any ABI. */
+bool pins_remove_all(const char *pin_dir, bool *found, struct refusal *refusal);
+/* whether a path, or the nearest directory above it that is there, is on a bpf file system */
+bool pins_on_bpffs(const char *path);
+
+#endif

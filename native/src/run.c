@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <inttypes.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+
+#include "address.h"
+#include "attach.h"
+#include "control.h"
+#include "counters.h"
+#include "daemon.h"
+#include "device.h"
+#include "filters.h"
+#include "log.h"
+#include "mitigations.h"
+#include "notify.h"
+#include "privileges.h"
+#include "ring.h"
+#include "state.h"
+
+#define TICK_MS	 1000
+#define WATCHDOG "WATCHDOG=1"
+
+struct daemon {
+	const struct options *options;
+	struct engine *engine;
+	struct kernel kernel;
+	struct pins pins;
+	bool owns_pins;
+	struct attachment attachments[INTERFACES_MOST];
+	struct control *control;
+	struct ring *ring;
+	int signals, poll, names; /* names: a socket that can be asked about interfaces */
+	uint64_t next_tick_ms;
+};
+
+/* ---- start ---- */
+
+static bool verify_on(const struct options *options, const char *interface)
+{
+	struct device device;
+
+	if (options->verify != VERIFY_AUTO)
+		return options->verify == VERIFY_ON;
+	return device_read(interface, &device) && !device_leaves_checksums_open(&device);
+}
+
+static void note_program(struct interface_facts *facts, int program)
+{
+	struct bpf_prog_info info = {0};
+	__u32 size = sizeof(info);
+
+	if (bpf_obj_get_info_by_fd(program, &info, &size))
+		return;
+	facts->instructions = info.xlated_prog_len / 8;
+	facts->verified_instructions = info.verified_insns;
+}
+
+static void log_attached(const struct attachment *attachment, const struct interface_facts *facts)
+{
+	static const char *const words[] = {
+	    [ATTACHED] = "attached", [SWAPPED] = "swapped", [REATTACHED] = "reattached"};
+
+	log_info("interface.attached", "{s:s,s:I,s:s,s:s,s:b,s:I}", "interface", facts->name,
+		 "ifindex", (json_int_t)facts->ifindex, "mode",
+		 facts->generic ? "generic" : "native", "how", words[attachment->swap],
+		 "verify_checksums", facts->verify_checksums, "instructions",
+		 (json_int_t)facts->instructions);
+}
+
+static void warn_of_lost_tags(const char *interface)
+{
+	struct device device;
+
+	if (device_read(interface, &device) && device.strips_vlan && device.vlans)
+		log_warning("interface.tags_lost", "{s:s,s:i,s:s}", "interface", interface,
+			    "vlan_devices", (int)device.vlans, "todo",
+			    "ethtool -K NAME rxvlan off: the NIC takes VLAN tags out of the frame, "
+			    "and answers would go out without");
+}
+
+static bool attach_one(struct daemon *daemon, unsigned int i, struct program *program, bool verify,
+		       struct refusal *refusal)
+{
+	struct interface_facts *facts = &daemon->engine->facts.interface[i];
+	struct attachment *attachment = &daemon->attachments[i];
+	const char *name = daemon->options->interface[i];
+
+	if (!attach(attachment, &daemon->pins, name, program_xdp_fd(program),
+		    daemon->options->allow_generic, refusal))
+		return false;
+	snprintf(facts->name, sizeof(facts->name), "%s", name);
+	facts->ifindex = attachment->ifindex;
+	facts->generic = attachment->generic;
+	facts->verify_checksums = verify;
+	note_program(facts, program_xdp_fd(program));
+	warn_of_lost_tags(name);
+	daemon->engine->facts.interfaces++;
+	log_attached(attachment, facts);
+	return true;
+}
+
+/* One instance for each interface, as their constants differ; the first shows the clock as well. */
+static bool load_programs(struct daemon *daemon, struct program **programs, struct refusal *refusal)
+{
+	for (unsigned int i = 0; i < daemon->options->interfaces; i++) {
+		bool verify = verify_on(daemon->options, daemon->options->interface[i]);
+
+		programs[i] = state_program(&daemon->kernel, verify, refusal);
+		if (!programs[i])
+			return false;
+	}
+	daemon->kernel.clock_program = dup(program_clock_fd(programs[0]));
+	return true;
+}
+
+static bool clock_begin(struct daemon *daemon, struct refusal *refusal)
+{
+	int error = clock_refresh(&daemon->kernel);
+
+	if (error)
+		return refuse(refusal, E_INTERNAL, NULL, "the engine clock cannot be read: %s",
+			      strerror(-error));
+	return clock_proven(&daemon->kernel, refusal);
+}
+
+/* All that can fail comes before anything is attached or swapped. */
+static bool attach_all(struct daemon *daemon, struct refusal *refusal)
+{
+	const struct options *options = daemon->options;
+	struct program *programs[INTERFACES_MOST] = {0};
+	bool good = load_programs(daemon, programs, refusal) && clock_begin(daemon, refusal) &&
+		    mitigations_load(daemon->engine, refusal);
+
+	for (unsigned int i = 0; i < options->interfaces && good; i++)
+		good = attach_one(daemon, i, programs[i], verify_on(options, options->interface[i]),
+				  refusal);
+	for (unsigned int i = 0; i < options->interfaces; i++)
+		if (programs[i])
+			program_close(programs[i]);
+	if (good)
+		pins_drop_others(&daemon->pins, options->interface, options->interfaces);
+	return good;
+}
+
+static bool add_to_poll(const struct daemon *daemon, int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+
+	return !epoll_ctl(daemon->poll, EPOLL_CTL_ADD, fd, &event);
+}
+
+static bool catch_signals(struct daemon *daemon, struct refusal *refusal)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	daemon->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	daemon->poll = epoll_create1(EPOLL_CLOEXEC);
+	daemon->names = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	return (daemon->signals >= 0 && daemon->poll >= 0 && daemon->names >= 0 &&
+		add_to_poll(daemon, daemon->signals)) ||
+	       refuse(refusal, E_INTERNAL, NULL, "signalfd: %s", strerror(errno));
+}
+
+static bool open_doors(struct daemon *daemon, struct refusal *refusal)
+{
+	daemon->ring = ring_open(daemon->engine, daemon->kernel.maps.fd[MAP_SAMPLES], refusal);
+	if (!daemon->ring)
+		return false;
+	daemon->control = control_open(daemon->engine, daemon->options, refusal);
+	if (!daemon->control)
+		return false;
+	return (add_to_poll(daemon, ring_poll_fd(daemon->ring)) &&
+		add_to_poll(daemon, control_poll_fd(daemon->control))) ||
+	       refuse(refusal, E_INTERNAL, NULL, "epoll: %s", strerror(errno));
+}
+
+static bool drop_privileges(struct daemon *daemon, struct refusal *refusal)
+{
+	bool kept;
+
+	if (!privileges_drop(&daemon->kernel, daemon->options->user, &kept, refusal))
+		return false;
+	if (kept)
+		log_warning("privileges.kept", "{s:s,s:s}", "capability", "CAP_BPF", "todo",
+			    "Linux 5.19 and later need none");
+	return privileges_confine(refusal);
+}
+
+static bool start(struct daemon *daemon, struct refusal *refusal)
+{
+	struct engine *engine = daemon->engine;
+
+	if (!privileges_hide(refusal) || !catch_signals(daemon, refusal) ||
+	    !pins_open(&daemon->pins, daemon->options->pin_dir, refusal))
+		return false;
+	daemon->owns_pins = true;
+	if (!state_open(engine, &daemon->kernel, daemon->options, daemon->pins.maps, refusal))
+		return false;
+	notify_open();
+	/* The socket comes before the programs: a second daemon must not swap those of the first.
+	 */
+	if (!open_doors(daemon, refusal) || !attach_all(daemon, refusal) ||
+	    !drop_privileges(daemon, refusal))
+		return false;
+	engine->facts.started_ms = engine->backend->monotonic_ms(engine->data);
+	log_info("synproxyd.started", "{s:s,s:i,s:I,s:I,s:I,s:b,s:s}", "version", VERSION, "abi",
+		 FNM_ABI, "hz", (json_int_t)engine->facts.hz, "memory_bytes",
+		 (json_int_t)engine->facts.memory_bytes, "mitigations", (json_int_t)engine->live,
+		 "state_kept", daemon->kernel.maps.kept, "socket", daemon->options->socket);
+	notify("READY=1");
+	return true;
+}
+
+/* ---- the loop ---- */
+
+static bool exists(const struct daemon *daemon, const char *interface)
+{
+	struct ifreq answer = {0};
+
+	snprintf(answer.ifr_name, sizeof(answer.ifr_name), "%s", interface);
+	return !ioctl(daemon->names, SIOCGIFINDEX, &answer);
+}
+
+/* A link ends with its interface. One of the same name that comes later needs privileges, and so a
+ * new start; whoever supervises the daemon sees to that. */
+static bool needs_new_start(struct daemon *daemon)
+{
+	for (unsigned int i = 0; i < daemon->options->interfaces; i++) {
+		const char *name = daemon->options->interface[i];
+		bool *gone = &daemon->engine->facts.interface[i].gone;
+
+		if (!*gone && attach_gone(&daemon->attachments[i])) {
+			*gone = true;
+			log_error(
+			    "interface.gone", "{s:s,s:s}", "interface", name, "todo",
+			    "bring it back; synproxyd ends then, to be started again by systemd");
+		}
+		if (*gone && exists(daemon, name))
+			return true;
+	}
+	return false;
+}
+
+/* false: the daemon is to end with EXIT_AGAIN */
+static bool tick(struct daemon *daemon)
+{
+	int error = clock_refresh(&daemon->kernel);
+
+	if (error)
+		log_error("clock.stale", "{s:s}", "message", strerror(-error));
+	mitigations_tick(daemon->engine);
+	rates_tick(daemon->engine);
+	filters_tick(daemon->engine);
+	ring_take(daemon->ring);
+	control_tick(daemon->control);
+	notify(WATCHDOG);
+	return !needs_new_start(daemon);
+}
+
+static int wait_ms(const struct daemon *daemon, bool busy)
+{
+	uint64_t now = clock_coarse_ms();
+
+	if (busy || now >= daemon->next_tick_ms)
+		return 0;
+	return daemon->next_tick_ms - now;
+}
+
+static bool stopped(const struct daemon *daemon)
+{
+	struct signalfd_siginfo signal_info;
+
+	return read(daemon->signals, &signal_info, sizeof(signal_info)) > 0;
+}
+
+static int loop(struct daemon *daemon)
+{
+	struct epoll_event events[4];
+	bool busy = false;
+
+	daemon->next_tick_ms = clock_coarse_ms() + TICK_MS;
+	for (;;) {
+		int count = epoll_wait(daemon->poll, events, 4, wait_ms(daemon, busy));
+
+		if (count < 0 && errno != EINTR)
+			return EXIT_REFUSED;
+		if (stopped(daemon))
+			return 0;
+		ring_take(daemon->ring);
+		busy = control_work(daemon->control);
+		busy |= filters_work(daemon->engine);
+		if (clock_coarse_ms() < daemon->next_tick_ms)
+			continue;
+		/* Late ticks are not made up for: a rate is divided by the time it took. */
+		daemon->next_tick_ms = clock_coarse_ms() + TICK_MS;
+		if (!tick(daemon))
+			return EXIT_AGAIN;
+	}
+}
+
+static void close_all(struct daemon *daemon)
+{
+	control_close(daemon->control);
+	ring_close(daemon->ring);
+	state_close(daemon->engine, &daemon->kernel);
+	pins_close(&daemon->pins);
+	free(daemon->engine);
+}
+
+int command_run(const struct options *options)
+{
+	struct daemon daemon = {
+	    .options = options, .pins.lock = -1, .signals = -1, .poll = -1, .names = -1};
+	struct refusal refusal;
+	int code = EXIT_REFUSED;
+
+	for (int i = 0; i < MAPS; i++)
+		daemon.kernel.maps.fd[i] = -1;
+	daemon.engine = calloc(1, sizeof(*daemon.engine));
+	if (!daemon.engine)
+		refuse(&refusal, E_INTERNAL, NULL, "no memory");
+	if (daemon.engine && start(&daemon, &refusal)) {
+		code = loop(&daemon);
+		notify("STOPPING=1");
+		log_info("synproxyd.stopped", "{s:s}", "message",
+			 "what is in force stays so until its deadline");
+	} else {
+		log_refusal("synproxyd.refused", &refusal);
+		if (daemon.owns_pins && !daemon.kernel.maps.kept)
+			pins_undo(&daemon.pins);
+	}
+	if (daemon.engine)
+		close_all(&daemon);
+	return code;
+}
