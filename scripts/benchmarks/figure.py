@@ -4,10 +4,13 @@
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.support.native_build import built
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,22 @@ def machine() -> dict[str, Any]:
     return {
         "kernel": platform.release(),
         "cores": os.cpu_count(),
-        "clock": clock.read_text().strip() if clock.exists() else "unknown",
+        "clock": _read(clock),
         "mitigations": mitigations,
+        "bpf_jit": _read(Path("/proc/sys/net/core/bpf_jit_enable")),
+        "load": os.getloadavg()[0],
+        "dependent_add_ns": _dependent_add_ns(),
         "python": platform.python_version(),
     }
+
+
+def _read(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else "unknown"
+
+
+def _dependent_add_ns() -> float:
+    """Return the time of one addition that waits for the one before: one cycle of this core."""
+    done = subprocess.run(
+        [str(built("bench") / "bench/bench-cycle")], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)

@@ -1,17 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs benchmarks and prints a table: `scripts/bench [--json FILE] [KEY...]`."""
+"""Runs benchmarks and prints a table: `scripts/bench [--quick] [--json FILE] [KEY...]`."""
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from scripts.benchmarks import core, intake, reaction
+from scripts.benchmarks import core, dataplane, dataplane_transitions, intake, reaction
 from scripts.benchmarks.figure import Figure, machine
 
 BENCHMARKS: Final[dict[tuple[str, ...], Callable[[], dict[str, Figure]]]] = {
+    (
+        "syn_vs_helper",
+        "bad_ack_vs_helper",
+        "known_flow_vs_helper",
+        "unprotected_vs_helper",
+    ): dataplane.program,
+    ("veth_syn_vs_nft",): dataplane.link,
+    ("served_under_flood_pct", "connect_p99_vs_idle"): dataplane.service,
+    ("transition_flows_lost",): dataplane_transitions.lost_flows,
     ("notify_to_active_p50_ms", "notify_to_active_p99_ms"): reaction.notify_to_active,
     ("event_to_active_p50_ms", "event_to_active_p99_ms"): reaction.event_to_active,
     ("durable_events_per_s", "burst_lost"): intake.durable_events,
@@ -26,7 +36,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("keys", nargs="*", metavar="KEY", help=f"of: {', '.join(keys)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.add_argument(
+        "--quick", action="store_true", help="data plane: short runs, to see that it works"
+    )
     args = parser.parse_args()
+    if args.quick:
+        os.environ[dataplane.QUICK] = "1"
     unknown = sorted(set(args.keys) - set(keys))
     if unknown:
         parser.error(f"no benchmark is named {unknown[0]}; there are: {', '.join(keys)}")
