@@ -28,6 +28,7 @@ from hub.intake.model import Action
 from hub.intake.spool import Spool
 from hub.loading import read_all
 from hub.log import configure
+from hub.meter import Meter
 from hub.metrics import Metrics
 from hub.mitigations.engine import Capabilities
 from hub.mitigations.executor import Executor
@@ -119,6 +120,7 @@ async def running(
         await _remember_unbans(journal, state, clock.time())
         await runner.find_pending()
         watch = EngineWatch(engines, runner)
+        meter = Meter(engines, runner, watch.hurry)
         spool = Spool(config.intake.spool, clock)
         daemon = HubDaemon(config_path, runner, watch, spool, clock)
         journal.on_recovery = lambda moved: _on_recovery(runner, tasks, moved)
@@ -131,6 +133,7 @@ async def running(
         tasks.run("take events", runner.take_events())
         tasks.run("tick", runner.tick_for_ever())
         tasks.run("watch engines", watch.watch())
+        tasks.run("measure", meter.measure_for_ever())
         tasks.run("reconcile", watch.reconcile_for_ever(config.reconcile_interval))
         tasks.run("spool", _drain_spool(daemon, spool, clock, config.intake.spool_interval))
         tasks.run("prune", _prune_for_ever(journal, config, clock))

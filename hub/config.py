@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from hub.fields import AbsolutePath, Duration, Name, Network, Port, Size, StrictModel
+from hub.fields import AbsolutePath, Count, Duration, Name, Network, Port, Size, StrictModel
 from hub.net import IPAddress, IPNetwork, covers
-from hub.yamlerrors import mistake
+from hub.yamlerrors import listed, mistake, nearest
 from hub.yamlfile import load_model
 
 
@@ -25,6 +25,10 @@ RulePath = Annotated[Path, BeforeValidator(_path)]
 
 
 _LONGEST_SOCKET: Final = 107
+MOST_PPS: Final = 10_000_000
+"""Packets per second that synproxyd takes as a rate; native/src/rate.h."""
+_LONGEST_GRACE: Final = 604_800
+_TRAFFIC: Final = frozenset({"native", "nftables"})
 _INTAKE: Final = ("intake", "unix", "path")
 
 
@@ -118,6 +122,15 @@ class Store(StrictModel):
     keep_audit: Duration = 365 * 86400.0
 
 
+class Hold(StrictModel):
+    """How an attack ends whose countermeasures hide it from its detector: by their own rates."""
+
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    floor: Annotated[Count, Field(ge=1)] = 1000
+    quiet: Annotated[Duration, Field(ge=1.0, le=600.0)] = 5.0
+    unmeasured: Duration = 60.0
+
+
 class Attacks(StrictModel):
     """How long an attack lives and when it counts as the same one."""
 
@@ -127,6 +140,7 @@ class Attacks(StrictModel):
     hold_growth: Annotated[float, Field(ge=1.0, le=10.0)] = 2.0
     max_hold: Duration = 900.0
     max_active: Annotated[int, Field(ge=1)] = 100_000
+    hold: Hold = Hold()
 
 
 class Caps(StrictModel):
@@ -147,6 +161,23 @@ class Guard(StrictModel):
     caps: Caps = Caps()
     max_ttl: Duration = 86400.0
     hold_off: Duration = 1800.0
+
+
+class NativeEngine(StrictModel):
+    """synproxyd: SYN cookies, filters and per-source limits in XDP."""
+
+    enabled: bool = False
+    socket: AbsolutePath = Path("/run/synproxyd/control.sock")
+    command_timeout: Annotated[Duration, Field(gt=0.0)] = 2.0
+    source_pps: Annotated[Count, Field(ge=1, le=MOST_PPS)] = 100
+    unknown_pps: Annotated[Count, Field(le=MOST_PPS)] = 1000
+    grace: Annotated[Duration, Field(le=_LONGEST_GRACE)] = 60.0
+    grace_pps: Annotated[Count, Field(le=MOST_PPS)] = 20_000
+    learned_pps: Annotated[Count, Field(le=MOST_PPS)] = 50_000
+    syn_ack_pps: Annotated[Count, Field(le=MOST_PPS)] = 10_000
+    icmp_pps: Annotated[Count, Field(ge=1, le=MOST_PPS)] = 1000
+    ceiling_pps: Annotated[Count, Field(le=MOST_PPS)] = 100_000
+    learn: bool = True
 
 
 class NftablesEngine(StrictModel):
@@ -188,6 +219,7 @@ class CommandEngine(StrictModel):
 class Engines(StrictModel):
     """What carries countermeasures out."""
 
+    native: NativeEngine = NativeEngine()
     nftables: NftablesEngine = NftablesEngine()
     webhook: dict[Name, WebhookEngine] = Field(default_factory=dict)
     command: dict[Name, CommandEngine] = Field(default_factory=dict)
@@ -227,9 +259,19 @@ class Config(StrictModel):
             text = f"{min(shared)!r} names both a webhook and a command"
             raise mistake(text, todo="rename one", at=("engines", "command", min(shared)))
         for kind, named in (("webhook", self.engines.webhook), ("command", self.engines.command)):
-            if "nftables" in named:
-                text = "'nftables' is the name of an engine"
-                raise mistake(text, todo="choose another", at=("engines", kind, "nftables"))
+            for taken in sorted(_TRAFFIC & named.keys()):
+                text = f"{taken!r} is the name of an engine"
+                raise mistake(text, todo="choose another", at=("engines", kind, taken))
+        return self
+
+    @model_validator(mode="after")
+    def _caps_of_engines(self) -> Self:
+        names = sorted(_TRAFFIC | self.engines.webhook.keys() | self.engines.command.keys())
+        for name in self.guard.caps.per_engine:
+            if name not in names:
+                text = f"{name!r} is the name of no engine"
+                todo = nearest(name, names) or f"name one of {listed(names)}"
+                raise mistake(text, todo=todo, at=("guard", "caps", "per_engine", name))
         return self
 
     @model_validator(mode="after")
@@ -237,7 +279,12 @@ class Config(StrictModel):
         if self.api.path == self.intake.unix.path:
             text = "is the path of intake.unix as well"
             raise mistake(text, todo="give each socket a path of its own", at=("api", "path"))
-        for at, path in ((("api", "path"), self.api.path), (_INTAKE, self.intake.unix.path)):
+        sockets = (
+            (("api", "path"), self.api.path),
+            (_INTAKE, self.intake.unix.path),
+            (("engines", "native", "socket"), self.engines.native.socket),
+        )
+        for at, path in sockets:
             if len(bytes(path)) > _LONGEST_SOCKET:
                 text = f"is longer than {_LONGEST_SOCKET} bytes, the limit of unix(7)"
                 raise mistake(text, todo="choose a shorter path", at=at)
@@ -258,6 +305,12 @@ class Config(StrictModel):
                 if covers(prefix, target) and (best is None or prefix.prefixlen > best[0]):
                     best = (prefix.prefixlen, service)
         return best[1] if best else None
+
+
+def traffic_engines(engines: Engines) -> tuple[str, ...]:
+    """Return the enabled engines that carry out tcp, acl and sorb, in the order of preference."""
+    enabled = (("native", engines.native.enabled), ("nftables", engines.nftables.enabled))
+    return tuple(name for name, on in enabled if on)
 
 
 def load_config(path: Path) -> Config:

@@ -29,6 +29,7 @@ from hub.intake.parse import parse
 from hub.intake.spool import Spool
 from hub.intake.view import report_view
 from hub.loading import difference, read_for_reload, warnings_of
+from hub.mitigations.model import Mitigation
 from hub.pipeline import operating
 from hub.runner import Runner
 from hub.views import View, attack_view, audit_view, event_view, mitigation_view, switch_view
@@ -163,10 +164,10 @@ class HubDaemon:
         """Return mitigations, newest first."""
         if not include_ended:
             newest = sorted(self._state.ledger, key=lambda row: -row.created_at)
-            return [mitigation_view(row) for row in newest[:limit]]
+            return [self._mitigation_view(row) for row in newest[:limit]]
         rows = await self._runner.journal.mitigations(limit=limit)
         stored, _ = readable(rows, read_mitigation)
-        return [mitigation_view(self._state.ledger.get(one.id) or one) for one in stored]
+        return [self._mitigation_view(self._state.ledger.get(one.id) or one) for one in stored]
 
     async def events(self, *, before: int | None, limit: int) -> list[View]:
         """Return events, newest first."""
@@ -205,6 +206,7 @@ class HubDaemon:
             metrics.attacks.labels(state).set(counts["attacks"].get(state, 0))
         for state in ("applying", "active", "releasing", "dry_run"):
             metrics.mitigations.labels(state).set(counts["mitigations"].get(state, 0))
+        metrics.attacks_held.set(counts["attacks"].get("held", 0))
         metrics.pending.set(self._runner.pending)
         metrics.spool_waiting.set(self._spool.waiting)
         metrics.dry_run.set(int(self._state.config.dry_run))
@@ -283,10 +285,13 @@ class HubDaemon:
     def _attack_view(self, attack: Attack) -> View:
         return attack_view(attack, self._state.ledger.held_by(attack.id))
 
+    def _mitigation_view(self, row: Mitigation) -> View:
+        return mitigation_view(row, self._state.rates_of(row))
+
     async def _mitigation(self, mitigation_id: str) -> View | None:
         row = self._state.ledger.get(mitigation_id)
         if row is not None:
-            return mitigation_view(row)
+            return self._mitigation_view(row)
         stored = await self._runner.journal.mitigation(mitigation_id)
         return None if stored is None else mitigation_view(read_mitigation(stored))
 
@@ -294,6 +299,8 @@ class HubDaemon:
         attacks: dict[str, int] = {"active": 0, "ending": 0}
         for attack in self._state.tracker:
             attacks[str(attack.state)] = attacks.get(str(attack.state), 0) + 1
+            if attack.held:
+                attacks["held"] = attacks.get("held", 0) + 1
         mitigations: dict[str, int] = {}
         for row in self._state.ledger:
             mitigations[str(row.state)] = mitigations.get(str(row.state), 0) + 1

@@ -3,23 +3,27 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 import structlog
 
 from hub.effects import Effects
 from hub.errors import HubError
-from hub.mitigations.engine import Engine, Health, Installed
+from hub.mitigations.engine import Engine, Health, Installed, Interface
 from hub.mitigations.model import Mitigation
 from hub.mitigations.reconciler import Findings, compare
 from hub.pipeline import answers
 from hub.pipeline.operating import keep_orphans, redecide
 from hub.pipeline.renewing import renew_if_attacked
+from hub.rates import total
 from hub.runner import Runner
+from hub.views import rates_view
 
 log = structlog.get_logger(__name__)
 
 _HEALTH_INTERVAL: Final = 5.0
+_BUSIEST: Final = 10
 
 
 class EngineWatch:
@@ -37,6 +41,7 @@ class EngineWatch:
         self.counters: dict[str, Mapping[str, int]] = {}
         self.foreign: dict[str, tuple[str, ...]] = {}
         self._seen: dict[str, dict[str, tuple[int, float]]] = {}
+        self._places: dict[str, set[Interface]] = {}
         self._due = asyncio.Event()
 
     async def start_engines(self) -> None:
@@ -62,6 +67,10 @@ class EngineWatch:
                     await self._due.wait()
             except TimeoutError:
                 continue
+
+    def hurry(self) -> None:
+        """Let the next comparison of ledger and reality be now."""
+        self._due.set()
 
     async def reconcile(self, name: str) -> Findings | None:
         """Compare ledger and reality of one engine, and mend the difference."""
@@ -110,11 +119,35 @@ class EngineWatch:
                 "kinds": sorted(engine.capabilities().kinds),
                 "ok": self._health(name).ok,
                 "detail": self._health(name).detail,
+                "interfaces": [asdict(one) for one in self._health(name).interfaces],
+                "hides_traffic": engine.capabilities().hides_traffic,
                 "telemetry": dict(self.counters.get(name, {})),
                 "foreign": list(self.foreign.get(name, ())),
+                **self._measured(name),
             }
             for name, engine in self._engines.items()
         ]
+
+    def _measured(self, name: str) -> dict[str, Any]:
+        """Return the sum of what an engine measures, and the busiest of its mitigations."""
+        rates = self._runner.state.rates.get(name)
+        if rates is None:
+            return {"rates": None, "busiest": []}
+        rows = [(self._runner.state.ledger.get(key), one) for key, one in rates.items()]
+        live = [(row, one) for row, one in rows if row is not None]
+        busiest = sorted(live, key=lambda item: -item[1].hostile_pps)[:_BUSIEST]
+        return {
+            "rates": rates_view(total(one for _, one in live)),
+            "busiest": [
+                {
+                    "id": row.id,
+                    "kind": row.action.kind,
+                    "target": str(row.target),
+                    "rates": rates_view(one),
+                }
+                for row, one in busiest
+            ],
+        }
 
     def unready(self) -> list[str]:
         """Return why engines cannot work; empty when all can."""
@@ -162,6 +195,12 @@ class EngineWatch:
         before = self.health.get(name)
         self.health[name] = health
         self._runner.metrics.engine_up.labels(name).set(int(health.ok))
+        places = self._places.setdefault(name, set())
+        places.update(health.interfaces)
+        for one in places:
+            works = health.ok and one in health.interfaces
+            metric = self._runner.metrics.engine_interface.labels(name, one.name, one.mode)
+            metric.set(int(works))
         if before is not None and before.ok == health.ok:
             return
         if health.ok:

@@ -3,7 +3,7 @@
 
 import logging
 import sys
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
 
@@ -13,6 +13,10 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+"""Without variables: among them are keys of servers, tokens and whole requests."""
 
 
 def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
@@ -33,9 +37,7 @@ def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks
-            if not console
-            else structlog.processors.format_exc_info,
+            structlog.processors.format_exc_info if console else _TRACEBACKS,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),

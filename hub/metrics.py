@@ -89,6 +89,28 @@ class Metrics:
             ["engine", "counter"],
             registry=new,
         )
+        self.engine_rate = Gauge(
+            "fnm_hub_engine_rate",
+            "Packets a second that an engine judges now, by service and kind of rate.",
+            ["engine", "service", "rate"],
+            registry=new,
+        )
+        self.engine_interface = Gauge(
+            "fnm_hub_engine_interface",
+            "1 for each interface an engine works on, by mode: native or generic.",
+            ["engine", "interface", "mode"],
+            registry=new,
+        )
+        self.attacks_held = Gauge(
+            "fnm_hub_attacks_held",
+            "Attacks that no detector reports any more and that do not end yet.",
+            registry=new,
+        )
+        self.attacks_quiet = Counter(
+            "fnm_hub_attacks_quiet",
+            "Attacks that were seen to be over by the engine's rates.",
+            registry=new,
+        )
         self.dry_run = Gauge("fnm_hub_dry_run", "1 while nothing is applied.", registry=new)
         self.frozen = Gauge("fnm_hub_frozen", "1 while nothing new may begin.", registry=new)
         self.clock_skew = Gauge(

@@ -152,6 +152,11 @@ class Runner:
         if self.stream.heard:
             self._publish(effects)
 
+    def wake(self) -> None:
+        """Let what waits for its next try be tried at once: an engine works again."""
+        if self.executor is not None:
+            self.executor.wake()
+
     def current(self, order: Order) -> bool:
         """Tell whether an order is still what the ledger wants; asked just before each try."""
         row = self.state.ledger.get(order.mitigation.id)
@@ -220,6 +225,8 @@ class Runner:
         for line in effects.lines:
             if line.event == "mitigation.refused":
                 self.metrics.refused.labels(line.fields["guard"]).inc()
+            elif line.event == "attack.quiet":
+                self.metrics.attacks_quiet.inc()
 
     def _publish(self, effects: Effects) -> None:
         now = self.clock.time()

@@ -8,6 +8,7 @@ from typing import Any
 from hub.attacks.model import Attack
 from hub.documents import Switch
 from hub.mitigations.model import Mitigation
+from hub.rates import Rates
 from hub.store.records import AuditRow, StoredEvent
 
 View = dict[str, Any]
@@ -28,6 +29,7 @@ def attack_view(attack: Attack, mitigations: list[str]) -> View:
         "ends_at": attack.ends_at,
         "ended_at": attack.ended_at,
         "end_reason": attack.end_reason,
+        "held": attack.held,
         "pps": attack.pps,
         "bps": attack.bps,
         "linger": attack.linger,
@@ -47,8 +49,14 @@ def attack_view(attack: Attack, mitigations: list[str]) -> View:
     }
 
 
-def mitigation_view(row: Mitigation) -> View:
-    """Return a mitigation."""
+def rates_view(rates: Rates) -> View:
+    """Return a measurement."""
+    numbers = {one: getattr(rates, one) for one in Rates.__dataclass_fields__ if one != "packets"}
+    return {**numbers, "packets": dict(rates.packets)}
+
+
+def mitigation_view(row: Mitigation, rates: Rates | None = None) -> View:
+    """Return a mitigation with what is measured of it now."""
     return {
         "id": row.id,
         "target": str(row.target),
@@ -65,6 +73,7 @@ def mitigation_view(row: Mitigation) -> View:
         "error": row.error,
         "reason": row.reason,
         "revision": row.revision,
+        "rates": None if rates is None else rates_view(rates),
     }
 
 

@@ -174,6 +174,19 @@ def test_example_when_active_value_is_not_the_default_then_it_is_an_example() ->
             ("2:24: engines.command.a.argv[0]: 'reboot' is not an absolute path; "
             "no PATH is searched"),
         ),
+        (
+            "guard: {caps: {per_engine: {nativ: 5}}}",
+            ("1:36: guard.caps.per_engine.nativ: 'nativ' is the name of no engine; "
+            "did you mean 'native'?"),
+        ),
+        (
+            "engines:\n  native: {grace_pps: 20M}",
+            "2:23: engines.native.grace_pps: '20M' is above the most allowed, 10000000",
+        ),
+        (
+            "engines:\n  native: {grace: 8d}",
+            "2:19: engines.native.grace: '8d' is above the most allowed, 7d",
+        ),
         ("rules: []", "1:8: rules: has 0 entries; give at least 1"),
         ("guard: {caps: {total: '5'}}", ("1:23: guard.caps.total: expected a whole number, "
          "found text; write it in digits, without quotes")),

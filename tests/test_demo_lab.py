@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lab that scripts/demo tells its story in: namespaces, floods, visitor, FastNetMon."""
 
+import asyncio
 import json
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,15 +17,17 @@ import pytest
 from hub.clock import SystemClock
 from hub.intake.envelope import decode
 from scripts.lab import counters, parts, place
+from scripts.lab.client import PAGE, fetch
 from scripts.lab.commands import LabError, started, wait_until
 from scripts.lab.counters import Count
 from scripts.lab.demo import build
+from scripts.lab.engines import Nftables
 from scripts.lab.floods import FLOODS, Flood, raging
 from scripts.lab.gateway import gates
 from scripts.lab.network import NODES, SERVER, Network
 from scripts.lab.parts import Lab
 from scripts.lab.story import Outcome, Pace, Story
-from scripts.lab.table import table
+from scripts.lab.table import table, verdicts
 from scripts.lab.timeline import Timeline
 from scripts.lab.visits import Served, Visits
 
@@ -138,8 +143,11 @@ def test_syn_flood_when_real_then_it_is_seen_met_and_forgotten(lab: Lab) -> None
     timeline = Timeline(clock, said)
     outcome = Outcome(FLOODS[0])
     with ExitStack() as stack:
-        watch = build(lab, stack, timeline, clock, rules)
-        Story(lab, watch, timeline, clock, Pace(calm=2.0, flood=5.0)).attack(outcome)
+        engine = Nftables()
+        watch = build(lab, stack, timeline, clock, rules=rules, engine=engine)
+        Story(lab, engine, watch, timeline, clock=clock, pace=Pace(calm=2.0, flood=5.0)).attack(
+            outcome
+        )
 
     assert outcome.finished, said.getvalue()
     assert outcome.protected is not None
@@ -180,6 +188,39 @@ def test_hub_settings_when_made_then_they_protect_the_server_for_real(lab: Lab) 
 
     assert settings["dry_run"] is False
     assert [f"{SERVER}/32"] == settings["services"][0]["prefixes"]
+
+
+async def test_visitor_when_its_first_connection_is_reset_then_it_tries_once_more() -> None:
+    """As browsers do, and it is told; a second reset is an error."""
+    resets = list[bool]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        if resets.pop(0):
+            # Without a lingering close the peer gets RST.
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        else:
+            writer.write(f"HTTP/1.1 200 OK\r\n\r\n{PAGE}".encode())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        resets += [False, True, False, True, True]
+        assert await fetch("127.0.0.1", port) == (None, False)
+        assert await fetch("127.0.0.1", port) == (None, True)
+        error, retried = await fetch("127.0.0.1", port)
+    assert retried
+    assert "reset" in str(error)
+    assert resets == []
+
+
+def test_verdicts_when_the_engine_counts_them_then_each_floods_shares() -> None:
+    """One line a flood, the largest share first; floods without a count have none."""
+    counted = Outcome(FLOODS[0], verdicts={"cookie_bad": 1, "cookie_sent": 999, "grace": 0})
+    said = verdicts([counted, Outcome(FLOODS[1])])
+    assert said == "SYN flood, 1,000 packets judged: cookie_sent 99.90 %, cookie_bad 0.10 %"
 
 
 def test_visits_when_counted_over_a_span_then_only_that_span_counts(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from hub import config
 from hub.api.counters import Counters
 from hub.cli.arguments import build_parser
+from hub.engines.native.reasons import Reason, Verdict
 from hub.intake.parse import parse
 from hub.intake.view import report_view
 from hub.metrics import Metrics
@@ -82,6 +83,28 @@ def test_metric_when_any_page_names_it_then_exposed() -> None:
     """Conditions for alerts ask for families that exist."""
     exposed = families(Metrics().render().decode()) | families(Counters().text().decode())
     assert set(re.findall(r"\bfnm_hub_\w+", OPERATIONS)) - exposed == set()
+
+
+def test_verdict_when_the_engine_has_it_then_operations_explains_it() -> None:
+    """The table of verdicts holds each reason in order, with its verdict and words."""
+    text = OPERATIONS.partition("### Verdicts")[2].partition("\n### ")[0]
+    rows = [
+        [cell.strip(" `") for cell in line.split("|")[1:4]]
+        for line in text.splitlines()
+        if line.startswith("| `")
+    ]
+    shown = {Verdict.PASS: "pass", Verdict.TX: "answer", Verdict.DROP: "drop"}
+    assert rows == [[one.name.lower(), shown[one.verdict], one.words] for one in Reason]
+
+
+def test_synproxyd_event_when_the_code_writes_it_then_operations_explains_it() -> None:
+    """The table of synproxyd's log holds each event at its level, and no other."""
+    text = OPERATIONS.partition("### What synproxyd logs")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+    listed = {(row[2].strip(), name) for row in rows for name in SPAN.findall(row[1])}
+    sources = "".join(path.read_text() for path in (REPOSITORY / "native/src").glob("*.c"))
+    said = set(re.findall(r'log_(info|warning|error)\(\s*"([a-z_.]+)"', sources))
+    assert listed == said
 
 
 def test_notify_key_when_it_exists_then_operations_explains_it() -> None:

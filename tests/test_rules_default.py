@@ -65,9 +65,12 @@ def test_default_when_icmp_or_other_then_the_parameters_of_the_scheme() -> None:
         "destination_ports": [],
         "fragments": None,
         "length": None,
+        "flags": None,
+        "icmp_types": [],
         "pps": None,
     }
     udp = attack(attack_type="udp_flood", protocol="udp")
     (chosen,) = LOADED.rules.evaluate(udp, None).chosen
-    assert chosen.to_json()["actions"] == [{"kind": "sorb", "pps": 100, "block": 600.0}]
+    sorb = {"kind": "sorb", "pps": 100, "bps": None, "block": 600.0}
+    assert chosen.to_json()["actions"] == [sorb]
     assert (chosen.ttl, chosen.linger) == (3600.0, 30.0)

@@ -8,9 +8,9 @@ import pytest
 
 from hub.errors import ConfigError
 from hub.fields import StrictModel
-from hub.rules.language import KINDS, RuleSpec, WhenSpec
+from hub.rules.language import KINDS, EngineSpec, EscalationSpec, RuleSpec, WhenSpec
 from hub.rules.load import read_rules
-from hub.rules.suite import Event, Overrides, read_suite
+from hub.rules.suite import Event, Overrides, Step, read_suite
 from hub.rules.testrun import run_suite
 from hub.rules.words import Known
 from tests.support.rules import CONFIG, load_text
@@ -24,6 +24,8 @@ KNOWN = Known(
     services=frozenset({"web", "dns", "game"}),
     notify=frozenset({"oncall", "blackhole"}),
     commands=frozenset({"blackhole"}),
+    engines=frozenset({"native", "nftables"}),
+    measures=True,
 )
 
 
@@ -65,7 +67,9 @@ def test_messages_when_compared_then_the_loader_says_them(tmp_path: Path) -> Non
     assert shown == said
 
 
-@pytest.mark.parametrize("model", [RuleSpec, WhenSpec, Event, Overrides])
+@pytest.mark.parametrize(
+    "model", [RuleSpec, WhenSpec, EngineSpec, EscalationSpec, Step, Event, Overrides]
+)
 def test_field_when_it_exists_then_the_page_names_it(model: type[StrictModel]) -> None:
     """Every field of rules, clauses, events and overrides is on the page."""
     named = set(re.findall(r"`([a-z_0-9]+)`", PAGE))

@@ -145,6 +145,7 @@ def test_to_json_when_rendered_then_each_clause_with_value_seen_and_wanted(tmp_p
                 "linger": 30.0,
                 "engine": None,
                 "dry_run": False,
+                "escalate": [],
             }
         ],
         "trace": [

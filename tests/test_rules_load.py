@@ -101,7 +101,7 @@ def test_load_when_many_mistakes_then_all_at_once(tmp_path: Path) -> None:
         "    when: always\n"
         "    then: [{notify: {to: oncal}}, {command: {run: scirpt}}, sorb, sorb]\n"
         "    ttl: 2d\n"
-        "    escalate: []\n"
+        "    weather: []\n"
         "    engine: natvie\n"
         "  - when: {pps: 50k}\n"
         "    then: [tpc]\n"
@@ -140,8 +140,8 @@ def test_load_when_many_mistakes_then_all_at_once(tmp_path: Path) -> None:
             "or raise guard.max_ttl"
         ),
         (
-            "a.yaml:9:5: rules[1].escalate: unknown field; known here: continue, dry_run, engine, "
-            "linger, name, then, ttl, when"
+            "a.yaml:9:5: rules[1].weather: unknown field; known here: continue, dry_run, engine, "
+            "escalate, linger, name, then, ttl, when"
         ),
         (
             "a.yaml:10:13: rules[1].engine: 'natvie' is not in the configuration's engines "
@@ -241,7 +241,7 @@ def test_load_when_no_engine_carries_it_out_then_a_mistake(tmp_path: Path) -> No
     assert mistakes(tmp_path, GOOD, known) == [
         (
             "1:42: rules[0].then: no enabled engine carries out tcp; "
-            "set engines.nftables.enabled: true in the configuration"
+            "set engines.native.enabled or engines.nftables.enabled: true"
         )
     ]
 

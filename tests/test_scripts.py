@@ -233,6 +233,9 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("scripts/test", ".ci/run"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
         (tmp_path / name).chmod(0o755)
+    (tmp_path / "native/tools").mkdir(parents=True)
+    (tmp_path / "native/Makefile").write_text("format-check:\n\t@echo clang-format\n")
+    _program(tmp_path / "native/tools/reasons", 'echo "reasons $*"')
     _program(tmp_path / "scripts/setup", 'echo "setup $*"')
     _program(tmp_path / "venv/bin/python", 'echo "python $*"; exit 5')
     for tool in ("ruff", "mypy"):
@@ -262,7 +265,8 @@ def test_test_when_all_checks_pass_then_pytest_speaks_last_and_decides(
     assert done.returncode == 5
     assert lines[0] == "setup --apt-for test"
     assert lines[-1] == "python -m pytest"
-    assert {"ruff check .", "ruff format --check ."} <= set(lines)
+    said = {"ruff check .", "ruff format --check .", "clang-format", "reasons --check"}
+    assert said <= set(lines)
 
 
 def test_test_when_a_static_check_fails_then_all_are_shown_and_no_test_runs(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The core under any order of events, faults and restarts: P2, P3, P4, P5, P7 as invariants."""
 
+from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from hub.documents import (
     read_mitigation,
 )
 from hub.effects import Effects
-from hub.mitigations.engine import Installed
+from hub.mitigations.engine import Capabilities, Installed
 from hub.mitigations.executor import Order, Verb
 from hub.mitigations.model import MitigationState
 from hub.mitigations.reconciler import compare
@@ -26,9 +27,11 @@ from hub.net import overlap
 from hub.pipeline import answers, operating
 from hub.pipeline.events import resume, take_sighting, tick
 from hub.pipeline.guarding import forbidden
+from hub.pipeline.holding import measure
 from hub.pipeline.releasing import release
+from hub.rates import Rates
 from hub.store.records import Row
-from tests.support.core import RULES, config, rule_set, sighting, state
+from tests.support.core import ENGINES, HIDING, RULES, config, rule_set, sighting, state
 
 TARGETS = ("192.0.2.10", "192.0.2.11", "192.0.2.12", "2001:db8::10", "198.51.100.1", "192.0.2.66")
 NEVER = "192.0.2.66/32"
@@ -42,6 +45,8 @@ class HubMachine(RuleBasedStateMachine):
     The engine's leases run by themselves: what is in `kernel` ends at its deadline.
     """
 
+    engines: Mapping[str, Capabilities] = ENGINES
+
     @initialize()
     def start(self) -> None:
         """Begin with nothing."""
@@ -49,7 +54,7 @@ class HubMachine(RuleBasedStateMachine):
             limits = {"attacks": Attacks(max_hold="60s")}
             self.config: Config = config(never=[NEVER], total=CAP).model_copy(update=limits)
             self.rule_set = rule_set(Path(folder), RULES.replace("ttl: 10m", "ttl: 40s"))
-        self.core = state(self.rule_set, self.config)
+        self.core = state(self.rule_set, self.config, engines=self.engines)
         self.now = 1_000_000.0
         self.number = 0
         self.kernel: dict[str, tuple[str, float]] = {}
@@ -111,10 +116,18 @@ class HubMachine(RuleBasedStateMachine):
         for _ in range(seconds):
             self.now += TICK
             self.expire()
-            self.carry_out(tick(self.core, self.now))
+            self.tick()
             self.engine_works()
             self.the_ledger_lets_go_at_the_deadline()
             self.nothing_outlives_its_deadline()
+
+    def tick(self) -> None:
+        """Let the core see that a second has passed."""
+        self.carry_out(tick(self.core, self.now))
+
+    def longest_after(self, target: str) -> float:
+        """Return until when protection may stay after the last detector let go."""
+        return self.quiet_since[target] + self.config.attacks.max_hold * 1.1 + 2 * TICK
 
     @rule()
     def engine_works(self) -> None:
@@ -157,6 +170,7 @@ class HubMachine(RuleBasedStateMachine):
             attacks=attacks,
             rows=rows,
             memory=read_memory(self.disk_memory),
+            engines=self.engines,
         )
         self.carry_out(resume(self.core, self.now))
         there = [Installed(key, "") for key in self.kernel]
@@ -233,14 +247,72 @@ class HubMachine(RuleBasedStateMachine):
         """P7: after the last unban, the longest hold and a tick, nothing is in force."""
         if not hasattr(self, "core"):
             return
-        longest = self.config.attacks.max_hold * 1.1 + 2 * TICK
         busy = {order.mitigation.id for order in self.orders}
         for row in self.core.ledger:
             target = str(row.target.network_address)
-            over = not self.held[target] and self.now > self.quiet_since[target] + longest
+            over = not self.held[target] and self.now > self.longest_after(target)
             if over and row.id not in busy:
                 assert row.state is MitigationState.RELEASING
 
 
+class BlindMachine(HubMachine):
+    """The same with an engine that hides what it meets, and that measures it, or cannot be asked.
+
+    An attack goes on for as long as it is loud, whatever detectors say.
+    """
+
+    engines = HIDING
+
+    @initialize()
+    def begin_quietly(self) -> None:
+        """Nothing is attacked."""
+        self.loud: set[str] = set()
+        self.silent = False
+        self.over_since: dict[str, float] = dict.fromkeys(TARGETS, 0.0)
+
+    @rule(victim=st.sampled_from(TARGETS), loud=st.booleans())
+    def flood(self, victim: str, loud: bool) -> None:  # noqa: FBT001
+        """A flood begins or ends."""
+        if loud:
+            self.loud.add(victim)
+        else:
+            self.loud.discard(victim)
+
+    @rule(silent=st.booleans())
+    def engine_is_silent(self, silent: bool) -> None:  # noqa: FBT001
+        """The engine can be asked, or not."""
+        self.silent = silent
+
+    def tick(self) -> None:
+        """Measure once a second, as the hub does."""
+        rates = {
+            key: Rates(hostile_pps=5000 if target.partition("/")[0] in self.loud else 0)
+            for key, (target, _) in self.kernel.items()
+        }
+        effects = measure(self.core, "native", None if self.silent else rates, self.now)
+        self.carry_out(effects)
+        standing = {row.id for row in self.core.ledger if row.state is MitigationState.ACTIVE}
+        super().tick()
+        self.nothing_loud_was_let_go(standing & rates.keys())
+        for target in TARGETS:
+            if self.held[target] or (target in self.loud and not self.silent):
+                self.over_since[target] = self.now
+
+    def nothing_loud_was_let_go(self, measured: set[str]) -> None:
+        """No blind unban ends what the engine has just met."""
+        for row in self.core.ledger if not self.silent else ():
+            if row.id in measured and str(row.target.network_address) in self.loud:
+                assert not row.reason.startswith("attack ended"), row
+
+    def longest_after(self, target: str) -> float:
+        """Return how long protection may stay: it is quiet, or was not measured for so long."""
+        hold = self.config.attacks.hold
+        last = max(self.quiet_since[target], self.over_since[target])
+        blind = max(hold.unmeasured, 0) * 1.1 + self.config.attacks.max_hold * 1.1
+        return last + hold.quiet + blind + self.config.attacks.max_hold * 1.1 + 5 * TICK
+
+
 TestHubMachine = HubMachine.TestCase
 TestHubMachine.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestBlindMachine = BlindMachine.TestCase
+TestBlindMachine.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)

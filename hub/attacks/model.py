@@ -53,6 +53,7 @@ class Attack:
         episodes: how often it began within the flap window, 1 at first.
         events: journal numbers of the newest events, newest last, at most 32.
         end_reason: why it ended: `unban`, `lifetime` or `operator`.
+        held: why it does not end although no detector reports it any more; empty when it does.
     """
 
     id: str
@@ -75,3 +76,9 @@ class Attack:
     episodes: int = 1
     events: tuple[int, ...] = ()
     end_reason: str = ""
+    held: str = ""
+
+    @property
+    def goes_on(self) -> bool:
+        """Tell whether a detector reports it, or it is held although none does."""
+        return bool(self.holders or self.held)

@@ -3,7 +3,7 @@
 
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -29,6 +29,8 @@ _POSITIVE: Final = frozenset(
 _KEPT_EVENTS: Final = 32
 _JITTER: Final = 0.1
 _SAME_ID: Final = 10.0
+HELD: Final = "held by engine rates"
+UNMEASURED: Final = "held, while the engine cannot be asked"
 
 
 class Tracker:
@@ -37,6 +39,10 @@ class Tracker:
     Args:
         limits: lifetimes and flap handling.
         attacks: what an earlier run left open.
+
+    Attributes:
+        unseen: tells of an attack that its countermeasures hide it from detectors, and that
+            nothing else has shown its end; then a detector's word does not end it.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class Tracker:
         attacks: Iterable[Attack] = (),
     ) -> None:
         self.limits = limits
+        self.unseen: Callable[[str], bool] = lambda _: False
         self._attacks: dict[str, Attack] = {}
         self._by_subject: dict[str, list[str]] = {}
         self._tombstones: OrderedDict[tuple[str, str, str], Tombstone] = OrderedDict()
@@ -89,6 +96,20 @@ class Tracker:
         if attack is None or attack.linger == linger:
             return None
         return self._put(replace(attack, linger=linger))
+
+    def hold_on(self, attack_id: str, why: str, until: float) -> Attack | None:
+        """Keep an attack that no detector reports any more, because `why`, to `until` at most."""
+        attack = self._attacks.get(attack_id)
+        if attack is None or attack.state is not AttackState.ENDING:
+            return None
+        return self._put(replace(attack, held=why, ends_at=until))
+
+    def let_linger(self, attack_id: str, now: float) -> Attack | None:
+        """End the hold of an attack: its linger begins."""
+        attack = self._attacks.get(attack_id)
+        if attack is None or not attack.held:
+            return None
+        return self._put(replace(attack, held="", ends_at=now + self.hold(attack)))
 
     def touch(self, attack_id: str, now: float) -> Attack | None:
         """Extend an attack's life: something other than its detector shows that it goes on."""
@@ -161,7 +182,9 @@ class Tracker:
     def _refresh(self, attack: Attack, sighting: Sighting, now: float) -> Change:
         report = sighting.report
         returned = attack.state is AttackState.ENDING
-        if returned:
+        # One that is held has not ended in between: no flap, no longer hold.
+        again = returned and not attack.held
+        if again:
             self._remember(attack.subject, attack.direction, now)
         shaped = reshape(attack, report)
         after = replace(
@@ -173,9 +196,10 @@ class Tracker:
             ends_at=now + self.limits.lifetime,
             pps=max(attack.pps, peak_of(report, "pps")),
             bps=max(attack.bps, peak_of(report, "bps")),
-            episodes=attack.episodes + int(returned),
+            episodes=attack.episodes + int(again),
             events=(*attack.events, sighting.number)[-_KEPT_EVENTS:],
             end_reason="",
+            held="",
         )
         self._put(after)
         if returned:
@@ -222,14 +246,19 @@ class Tracker:
         return self._ending(after, now, "unban", why)
 
     def _ending(self, attack: Attack, now: float, reason: str, why: str) -> Change:
-        hold = self.hold(attack)
+        unseen = self.unseen(attack.id)
+        hold = self.limits.lifetime if unseen else self.hold(attack)
         after = replace(
             attack,
             state=AttackState.ENDING,
             updated_at=now,
             ends_at=now + hold,
             end_reason=reason,
+            held=HELD if unseen else "",
         )
+        if unseen:
+            self._put(after)
+            return Change(Outcome.ENDING, after, f"{why}; {HELD}, the detector is blind now")
         if hold <= 0:
             return self._end(after, now)
         self._put(after)

@@ -148,6 +148,11 @@ def _config_warnings(path: Path, config: Config) -> Iterable[Problem]:
         what = f"{nft.nft} cannot be run here"
         place = ("engines", "nftables", "nft")
         yield document.problem(place, what, "install nftables, or correct the path")
+    native = config.engines.native
+    if native.enabled and not native.socket.is_socket():
+        what = f"nothing listens at {native.socket}"
+        place = ("engines", "native", "socket")
+        yield document.problem(place, what, "start synproxyd, or correct the path")
     for index, service in enumerate(config.services):
         for number, prefix in enumerate(service.prefixes):
             if not any(covers(each, prefix) for each in own):

@@ -40,6 +40,8 @@ def show_attack(screen: Screen, attack: dict[str, Any]) -> None:
         screen.field("ended", moment(attack["ended_at"], now))
     else:
         screen.field("ends", f"{age(attack['ends_at'], now)} unless something arrives")
+    if attack.get("held"):
+        screen.field("held", f"{clean(attack['held'])}; no detector reports it any more")
     if attack.get("episodes", 1) > 1:
         screen.field("episodes", f"{attack['episodes']}: it comes and goes")
     for holder in attack.get("holders", []):

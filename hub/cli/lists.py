@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from hub.cli.measured import show_rates
 from hub.cli.text import STATE_STYLES, Cell, Column, Screen, amount, clean, clock, remaining, target
 from hub.units import format_duration
 
@@ -69,6 +70,7 @@ def show_mitigations(screen: Screen, answer: dict[str, Any]) -> None:
     for row in answer["items"]:
         if row.get("error"):
             screen.text(f"{clean(row['id'])}: {clean(row['error'])}", "alarm", indent=2)
+    show_rates(screen, answer["items"])
 
 
 def show_events(screen: Screen, answer: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from hub.cli.measured import show_engine
 from hub.cli.text import Cell, Column, Screen, age, amount, clean, moment
 
 
@@ -24,6 +25,8 @@ def show_status(screen: Screen, status: dict[str, Any]) -> None:
     _store(screen, status["store"], status["spool"])
     screen.line()
     _engines(screen, status["engines"])
+    for engine in status["engines"]:
+        show_engine(screen, engine)
 
 
 def _first_line(screen: Screen, status: dict[str, Any], now: float) -> None:

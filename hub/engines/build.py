@@ -4,15 +4,29 @@
 from hub.clock import Clock
 from hub.config import Config
 from hub.engines.command import CommandEngine
+from hub.engines.native.engine import NativeEngine
+from hub.engines.native.keys import IsnKeys, NoKeys
 from hub.engines.nftables.engine import NftablesEngine
 from hub.engines.nftables.sysctl import StateStore
 from hub.engines.webhook import WebhookEngine
 from hub.mitigations.engine import Engine
 
 
-def build_engines(config: Config, *, clock: Clock, kept: StateStore) -> dict[str, Engine]:
-    """Return the engines by name; nothing is started yet."""
+def build_engines(
+    config: Config, *, clock: Clock, kept: StateStore, keys: IsnKeys | None = None
+) -> dict[str, Engine]:
+    """Return the engines by name; nothing is started yet.
+
+    Args:
+        config: the whole configuration.
+        clock: the time that deadlines are in.
+        kept: what engines must remember across a restart.
+        keys: where the keys for ISN sync are looked up; by default none are known.
+    """
     engines: dict[str, Engine] = {}
+    if config.engines.native.enabled:
+        native = NativeEngine(config.engines.native, config.services, clock, keys or NoKeys())
+        engines[native.name] = native
     if config.engines.nftables.enabled:
         nftables = NftablesEngine(config.engines.nftables, config.services, clock, kept)
         engines[nftables.name] = nftables

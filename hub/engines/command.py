@@ -26,6 +26,7 @@ from hub.engines.process import Finished, run
 from hub.errors import EngineError, EnginePermanentError, EngineTemporaryError
 from hub.mitigations.engine import Capabilities, Health, Installed, Plan
 from hub.mitigations.model import Mitigation
+from hub.rates import Rates
 from hub.rules.actions import Command, Notify
 
 log = structlog.get_logger(__name__)
@@ -115,6 +116,10 @@ class CommandEngine:
         except EngineError as error:
             return Health(ok=False, detail=str(error))
         return Health(ok=not self._trouble, detail=self._trouble)
+
+    async def rates(self) -> Mapping[str, Rates]:
+        """Return nothing: it does not measure."""
+        return {}
 
     async def telemetry(self) -> Mapping[str, int]:
         """Return the counters `run` and `failed`."""

@@ -26,6 +26,7 @@ from hub.engines.message import State, encode, key
 from hub.errors import EngineError, EnginePermanentError, EngineTemporaryError
 from hub.mitigations.engine import Capabilities, Health, Installed, Plan
 from hub.mitigations.model import Mitigation
+from hub.rates import Rates
 from hub.rules.actions import Notify
 
 TOTAL: Final = 30.0
@@ -129,6 +130,10 @@ class WebhookEngine:
         except EngineError as error:
             return Health(ok=False, detail=str(error))
         return Health(ok=not self._trouble, detail=self._trouble)
+
+    async def rates(self) -> Mapping[str, Rates]:
+        """Return nothing: it does not measure."""
+        return {}
 
     async def telemetry(self) -> Mapping[str, int]:
         """Return the counters `sent`, `failed` and `retried`."""

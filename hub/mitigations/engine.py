@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hub.mitigations.model import Mitigation
+from hub.rates import Rates
+from hub.rules.able import needs
+from hub.rules.actions import Action
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +18,11 @@ class Capabilities:
     Attributes:
         kinds: countermeasures it carries out (`tcp`, `acl`, `sorb`, `notify`, `command`).
         leases: what it installs ends by itself at the deadline, with the hub dead.
-        hides_traffic: while it works, the detector on the same host no longer sees the attack.
+        hides_traffic: while it works, the detector on the same host no longer sees the attack;
+            it must measure `rates`, by which the hub sees the end.
         lasting: it does something to traffic, so that every guard is asked; False for a message.
         readable: `inventory` shows all that is in force, so that what is missing can be seen.
+        features: what not every engine of a kind can do, as `hub.rules.able` names it.
     """
 
     kinds: frozenset[str]
@@ -25,6 +30,11 @@ class Capabilities:
     hides_traffic: bool
     lasting: bool = True
     readable: bool = True
+    features: frozenset[str] = frozenset()
+
+    def can(self, action: Action) -> bool:
+        """Tell whether such an engine can carry out `action` as it is asked for."""
+        return action.kind in self.kinds and needs(action) <= self.features
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +63,20 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
+class Interface:
+    """Where an engine works, and how: `native` in the driver, `generic` behind it."""
+
+    name: str
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the engine can work, and what stands in its way."""
+    """Whether the engine can work, what stands in its way, and where it works."""
 
     ok: bool
     detail: str = ""
+    interfaces: tuple[Interface, ...] = ()
 
 
 class Engine(Protocol):
@@ -110,4 +129,11 @@ class Engine(Protocol):
 
     async def telemetry(self) -> Mapping[str, int]:
         """Return counters by a stable name: packets dropped, cookies sent, and so on."""
+        ...
+
+    async def rates(self) -> Mapping[str, Rates]:
+        """Return what is measured now by mitigation id; asked every second where it hides traffic.
+
+        Empty where the engine does not measure.
+        """
         ...

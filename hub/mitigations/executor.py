@@ -93,6 +93,11 @@ class Executor:
             self._busy.add(mitigation_id)
             self._tasks.run(f"mitigation {mitigation_id}", self._work(mitigation_id))
 
+    def wake(self) -> None:
+        """Try at once what waits for its next try."""
+        for fresh in self._fresh.values():
+            fresh.set()
+
     def busy(self, mitigation_id: str) -> bool:
         """Tell whether an order for this mitigation is waiting or under way."""
         return mitigation_id in self._busy

@@ -13,7 +13,7 @@ from hub.mitigations.model import Mitigation, MitigationState
 from hub.net import IPNetwork
 from hub.pipeline.guarding import forbidden, refuse
 from hub.pipeline.releasing import release
-from hub.pipeline.state import State
+from hub.pipeline.state import Escalating, State
 from hub.pipeline.words import audit, rule_line, say
 from hub.rules.actions import Action, Command, Notify
 from hub.rules.ruleset import Chosen, Decision
@@ -42,17 +42,33 @@ class Occasion:
 def decide(state: State, occasion: Occasion, now: float, effects: Effects) -> None:
     """Evaluate the rules on the attack and begin, join or refuse what they ask for."""
     linger = 0.0
+    rates = state.measured(occasion.attack.id)
+    former = state.escalating.pop(occasion.attack.id, {})
     for service, targets in _by_service(state, occasion.attack).items():
-        decision = state.rules.evaluate(occasion.attack, service)
+        decision = state.rules.evaluate(occasion.attack, service, rates)
         linger = max([linger, *(chosen.linger for chosen in decision.chosen)])
         _note_decision(state, occasion, decision, service, now=now, effects=effects)
         for chosen in decision.chosen:
-            for action in chosen.actions:
+            entry = Escalating(chosen, service, tuple(targets))
+            before = former.get((service, chosen.rule))
+            _enlist(state, occasion.attack.id, entry, before)
+            again = [chosen.escalate[number].actions for number in sorted(entry.fired)]
+            for action in (one for actions in (chosen.actions, *again) for one in actions):
                 for target in targets:
-                    _admit(state, occasion, _propose(state, chosen, action, target), now, effects)
+                    admit(state, occasion, propose(state, chosen, action, target), now, effects)
     attack = state.tracker.set_linger(occasion.attack.id, linger)
     if attack is not None:
         effects.attacks[attack.id] = attack
+
+
+def _enlist(state: State, attack_id: str, entry: Escalating, before: Escalating | None) -> None:
+    """Remember what a rule may go on to; steps that were taken stay so while they are the same."""
+    if before is not None and before.chosen.escalate == entry.chosen.escalate:
+        entry.fired |= before.fired
+        entry.begun |= before.begun
+    if entry.chosen.escalate:
+        entries = state.escalating.setdefault(attack_id, {})
+        entries[entry.service, entry.chosen.rule] = entry
 
 
 def decide_waiting(state: State, now: float, effects: Effects) -> None:
@@ -60,7 +76,7 @@ def decide_waiting(state: State, now: float, effects: Effects) -> None:
     for attack_id in tuple(state.waiting)[:_AGAIN_AT_ONCE]:
         del state.waiting[attack_id]
         attack = state.tracker.get(attack_id)
-        if attack is not None and attack.holders:
+        if attack is not None and attack.goes_on:
             decide(state, Occasion(attack, None, "hub", unasked=True), now, effects)
 
 
@@ -103,7 +119,8 @@ def _by_service(state: State, attack: Attack) -> dict[str | None, list[IPNetwork
     return groups or {None: []}
 
 
-def _propose(state: State, chosen: Chosen, action: Action, target: IPNetwork) -> Proposal:
+def propose(state: State, chosen: Chosen, action: Action, target: IPNetwork) -> Proposal:
+    """Return what a rule's countermeasure on a target asks for."""
     return Proposal(
         target=target,
         action=action,
@@ -122,13 +139,13 @@ def _engine_for(state: State, action: Action, wanted: str | None) -> str:
         return action.run
     if wanted is not None:
         return wanted
-    able = (name for name, able in state.engines.items() if action.kind in able.kinds)
-    return next(able, "")
+    return next((name for name, able in state.engines.items() if able.can(action)), "")
 
 
-def _admit(
+def admit(
     state: State, occasion: Occasion, proposal: Proposal, now: float, effects: Effects
 ) -> None:
+    """Begin, join or refuse what is asked for."""
     if occasion.unasked and occasion.attack.updated_at + proposal.ttl <= now:
         return  # no news for a whole lifetime: only a detector or an operator begins it again
     existing = state.ledger.find(proposal)

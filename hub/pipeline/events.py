@@ -10,6 +10,8 @@ from hub.intake.parse import parse
 from hub.mitigations.executor import Order, Verb
 from hub.mitigations.model import MitigationState
 from hub.pipeline.deciding import Occasion, decide, decide_waiting
+from hub.pipeline.escalating import escalate_step
+from hub.pipeline.holding import hold_step
 from hub.pipeline.operating import drain_step, forget_hold_offs, withdraw_forbidden
 from hub.pipeline.releasing import release, release_overdue
 from hub.pipeline.state import State
@@ -64,11 +66,13 @@ def remember_unban(state: State, number: int, envelope: Envelope, now: float) ->
 def tick(state: State, now: float) -> Effects:
     """Let time pass up to `now`: lifetimes, lingers, deadlines, drain."""
     effects = Effects()
+    hold_step(state, now, effects)
     for change in state.tracker.advance(now):
         _note_change(state, change, None, now, effects)
     release_overdue(state, now, effects)
     forget_hold_offs(state, now, effects)
     decide_waiting(state, now, effects)
+    escalate_step(state, now, effects)
     drain_step(state, now, effects)
     return effects
 
@@ -149,6 +153,8 @@ def _note_change(
         state.told.pop(attack.id, None)
         state.decided.pop(attack.id, None)
         state.waiting.pop(attack.id, None)
+        state.seen.pop(attack.id, None)
+        state.escalating.pop(attack.id, None)
         free, held = state.ledger.leave(attack.id)
         effects.mitigations |= {row.id: row for row in held}
         for row in free:

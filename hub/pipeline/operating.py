@@ -110,7 +110,7 @@ def redecide(
     """Decide anew on every attack that goes on; see `Occasion` for `unasked`."""
     state.told.clear()
     for attack in state.tracker:
-        if attack.holders:
+        if attack.goes_on:
             decide(state, Occasion(attack, None, actor, unasked), now, effects)
 
 

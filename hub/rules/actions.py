@@ -1,24 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """The countermeasures that a rule can ask for, with their parameters."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hub.fields import Count, Duration, Name, Network, StrictModel
 
+FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")
+"""TCP flags by their bit, lowest first (RFC 9293 section 3.1)."""
+
 PortRange = Annotated[str, Field(pattern=r"^\d{1,5}(-\d{1,5})?$")]
+
+
+DEFAULT_SORB_PPS = 100
 
 
 class Tcp(StrictModel):
     """A SYN proxy in front of the target's TCP ports."""
 
     kind: Literal["tcp"] = "tcp"
-    mode: Literal["auto", "kernel"] = "auto"
+    mode: Literal["auto", "isn-sync", "reset", "kernel"] = "auto"
 
 
 class AclRule(StrictModel):
-    """One line of a filter; every field that is given must match."""
+    """One line of a filter; every field that is given must match.
+
+    `flags` names TCP flags that must be set, and behind a `!` those that must not: `syn,!ack`.
+    """
 
     action: Literal["drop", "pass", "limit"]
     protocol: Literal["any", "tcp", "udp", "icmp", "gre", "esp", "sctp"] = "any"
@@ -27,6 +36,8 @@ class AclRule(StrictModel):
     destination_ports: tuple[PortRange, ...] = ()
     fragments: bool | None = None
     length: PortRange | None = None
+    flags: str | None = None
+    icmp_types: tuple[PortRange, ...] = ()
     pps: Annotated[Count | None, Field(ge=1)] = None
 
 
@@ -41,8 +52,16 @@ class Sorb(StrictModel):
     """A threshold per source: who exceeds it is blocked for a while."""
 
     kind: Literal["sorb"] = "sorb"
-    pps: Annotated[Count, Field(ge=1)] = 100
+    pps: Annotated[Count | None, Field(ge=1)] = None
+    bps: Annotated[Count | None, Field(ge=1)] = None
     block: Annotated[Duration, Field(ge=1, le=86400)] = 600.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_threshold(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("pps") is None and value.get("bps") is None:
+            return {**value, "pps": DEFAULT_SORB_PPS}
+        return value
 
 
 class Notify(StrictModel):
@@ -61,3 +80,24 @@ class Command(StrictModel):
 
 Action = Annotated[Tcp | Acl | Sorb | Notify | Command, Field(discriminator="kind")]
 """One countermeasure with its parameters."""
+
+
+def flag_bits(text: str) -> tuple[int, int]:
+    """Return mask and value of the TCP header's byte of flags that `flags` means.
+
+    Raises:
+        ValueError: an unknown flag, or one that must be set and not set.
+    """
+    mask = value = 0
+    for word in text.split(","):
+        name = word.strip().removeprefix("!")
+        if name not in FLAGS:
+            msg = f"{name!r} is not one of {', '.join(FLAGS)}"
+            raise ValueError(msg)
+        bit = 1 << FLAGS.index(name)
+        if mask & bit:
+            msg = f"names {name} twice"
+            raise ValueError(msg)
+        mask |= bit
+        value |= 0 if word.strip().startswith("!") else bit
+    return mask, value

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from hub.attacks.model import Attack
 from hub.intake.model import Scope
 from hub.net import IPNetwork
-from hub.rules.language import ReportedSpec, WhenSpec
+from hub.rates import NONE, RATES, Rates
+from hub.rules.language import EngineSpec, ReportedSpec, WhenSpec
 from hub.rules.protocols import canonical_protocol
 from hub.rules.words import Range
 
@@ -37,6 +38,11 @@ class Facts(NamedTuple):
     targets: tuple[IPNetwork, ...]
     spans: tuple["Span", ...]
     detectors: frozenset[str]
+    engine_hostile_pps: int = 0
+    engine_dropped_pps: int = 0
+    engine_passed_pps: int = 0
+    engine_syn_pps: int = 0
+    engine_cookie_good_pps: int = 0
 
 
 Span = tuple[int, int, int]
@@ -44,8 +50,14 @@ Span = tuple[int, int, int]
 Test = Callable[[Facts], bool]
 
 
-def facts_of(attack: Attack, service: str | None) -> Facts:
-    """Return what conditions look at; `service` is the name of the one that covers the target."""
+def facts_of(attack: Attack, service: str | None, rates: Rates = NONE) -> Facts:
+    """Return what conditions look at.
+
+    Args:
+        attack: the attack.
+        service: name of the one that covers the target.
+        rates: what engines measure of its countermeasures now.
+    """
     families = {target.version for target in attack.targets}
     reported = attack.reported
     return Facts(
@@ -65,6 +77,11 @@ def facts_of(attack: Attack, service: str | None) -> Facts:
         targets=attack.targets,
         spans=tuple(map(span_of, attack.targets)),
         detectors=frozenset(holder.detector for holder in attack.holders),
+        engine_hostile_pps=rates.hostile_pps,
+        engine_dropped_pps=rates.dropped_pps,
+        engine_passed_pps=rates.passed_pps,
+        engine_syn_pps=rates.syn_pps,
+        engine_cookie_good_pps=rates.cookie_good_pps,
     )
 
 
@@ -101,7 +118,7 @@ class Within:
 
     def compile(self) -> Test:
         """Return the test."""
-        number: Callable[[Facts], int] = itemgetter(Facts._fields.index(self.name))
+        number: Callable[[Facts], int] = itemgetter(Facts._fields.index(self._field))
         low, high = self.range.low, self.range.high
         if high is None:
             return lambda facts: number(facts) >= low
@@ -109,7 +126,11 @@ class Within:
 
     def seen(self, facts: Facts) -> Any:
         """Return what stands against it."""
-        return getattr(facts, self.name)
+        return getattr(facts, self._field)
+
+    @property
+    def _field(self) -> str:
+        return self.name.replace(".", "_")
 
     @property
     def wanted(self) -> Any:
@@ -228,6 +249,8 @@ def condition_of(when: WhenSpec) -> AllOf:
         parts.append(HeldBy(frozenset(when.detector), when.detector))
     if when.reported is not None:
         parts.extend(_reported(when.reported))
+    if when.engine is not None:
+        parts.extend(engine_clauses(when.engine))
     if when.any is not None:
         parts.append(AnyOf(tuple(_bare(condition_of(each)) for each in when.any)))
     if when.all is not None:
@@ -235,6 +258,11 @@ def condition_of(when: WhenSpec) -> AllOf:
     if when.not_ is not None:
         parts.append(Not(_bare(condition_of(when.not_))))
     return AllOf(tuple(parts))
+
+
+def engine_clauses(spec: EngineSpec) -> list["Condition"]:
+    """Return the clauses on what engines measure."""
+    return [clause for name in RATES for clause in _numbers(f"engine.{name}", getattr(spec, name))]
 
 
 def span_of(prefix: IPNetwork) -> Span:

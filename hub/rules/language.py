@@ -3,16 +3,24 @@
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from hub.fields import Duration, Name, Network, StrictModel
-from hub.rules.actions import Acl, AclRule, Action, Command, Notify, Sorb, Tcp
+from hub.rules.actions import Acl, AclRule, Action, Command, Notify, Sorb, Tcp, flag_bits
 from hub.rules.words import (
     AttackTypeName,
     CommandName,
     Comparison,
     DirectionName,
     EngineName,
+    IcmpRange,
+    Known,
     LifeTime,
     Many,
     NotEmpty,
@@ -67,6 +75,23 @@ class ReportedSpec(ClausesModel):
     protocol: Annotated[tuple[Word, ...], Many, NotEmpty] | None = None
 
 
+class EngineSpec(ClausesModel):
+    """Clauses on what the engine measures of all countermeasures on the attack, now."""
+
+    hostile_pps: Comparison | None = None
+    dropped_pps: Comparison | None = None
+    passed_pps: Comparison | None = None
+    syn_pps: Comparison | None = None
+    cookie_good_pps: Comparison | None = None
+
+    @model_validator(mode="after")
+    def _somebody_measures(self, info: ValidationInfo) -> Self:
+        if isinstance(info.context, Known) and not info.context.measures:
+            text = "no enabled engine measures"
+            raise mistake(text, todo="set engines.native.enabled: true, or remove it")
+        return self
+
+
 class WhenSpec(ClausesModel):
     """Clauses that must all hold; a list in a clause means any of its entries."""
 
@@ -84,6 +109,7 @@ class WhenSpec(ClausesModel):
     episodes: Comparison | None = None
     detector: Annotated[tuple[Word, ...], Many, NotEmpty] | None = None
     reported: ReportedSpec | None = None
+    engine: EngineSpec | None = None
     any: Annotated[tuple["WhenSpec", ...], NotEmpty] | None = None
     all: Annotated[tuple["WhenSpec", ...], NotEmpty] | None = None
     not_: Annotated["WhenSpec | None", Field(alias="not")] = None
@@ -105,6 +131,16 @@ class AclRuleSpec(AclRule):
     source_ports: Annotated[tuple[NumberRange, ...], Many] = ()
     destination_ports: Annotated[tuple[NumberRange, ...], Many] = ()
     length: NumberRange | None = None
+    icmp_types: Annotated[tuple[IcmpRange, ...], Many] = ()
+
+    @field_validator("flags", mode="after")
+    @classmethod
+    def _known_flags(cls, value: str | None) -> str | None:
+        try:
+            _ = value is None or flag_bits(value)
+        except ValueError as error:
+            raise mistake(str(error), todo='write e.g. flags: "syn,!ack"') from None
+        return value
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -115,6 +151,13 @@ class AclRuleSpec(AclRule):
         if getattr(self, ports) and self.protocol not in _WITH_PORTS:
             text = f"{self.protocol} has no ports"
             raise mistake(text, todo="remove them, or name tcp, udp or sctp", at=(ports,))
+        for name, protocol in (("flags", "tcp"), ("icmp_types", "icmp")):
+            if getattr(self, name) and self.protocol != protocol:
+                text = f"goes with protocol: {protocol} only"
+                raise mistake(text, todo=f"add protocol: {protocol}", at=(name,))
+        if self.action == "limit" and len(self.icmp_types) > 1:
+            todo = "write a line for each, with a pps of its own"
+            raise mistake("a limit takes one range of types", todo=todo, at=("icmp_types",))
         return self
 
 
@@ -172,6 +215,31 @@ class StepSpec(StrictModel):
         return found
 
 
+class IfSpec(ClausesModel):
+    """When a rule goes on to more countermeasures."""
+
+    engine: EngineSpec
+
+
+class EscalationSpec(GivenModel):
+    """More countermeasures, when those of the rule are not enough."""
+
+    after: Annotated[Duration, Field(gt=0)] | None = None
+    if_: Annotated[IfSpec | None, Field(alias="if")] = None
+    then: Annotated[tuple[StepSpec, ...], NotEmpty]
+
+    @model_validator(mode="after")
+    def _has_reason(self) -> Self:
+        if self.after is None and self.if_ is None:
+            raise mistake("has neither after nor if", todo="say when, or move it into then")
+        return self
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """Return the countermeasures in the order in which they are begun."""
+        return tuple(_plain(step.action) for step in self.then)
+
+
 class RuleSpec(GivenModel):
     """When an attack looks like this, then these countermeasures."""
 
@@ -183,11 +251,19 @@ class RuleSpec(GivenModel):
     engine: EngineName | None = None
     dry_run: bool = False
     continue_: Annotated[bool, Field(alias="continue")] = False
+    escalate: tuple[EscalationSpec, ...] = ()
 
     @property
     def actions(self) -> tuple[Action, ...]:
         """Return the countermeasures in the order in which they are begun."""
         return tuple(_plain(step.action) for step in self.then)
+
+    def steps(self) -> list[tuple[tuple["StepSpec", ...], tuple[str | int, ...]]]:
+        """Return every list of countermeasures with its place below the rule."""
+        more = [
+            (one.then, ("escalate", number, "then")) for number, one in enumerate(self.escalate)
+        ]
+        return [(self.then, ("then",)), *more]
 
 
 def _plain(action: Action) -> Action:

@@ -8,16 +8,17 @@ from typing import Any
 
 from hub.errors import ConfigError, Problem
 from hub.intake.model import Direction
+from hub.rules.able import FEATURES, NATIVE, needs, too_much_for_native
 from hub.rules.actions import Acl, Command, Sorb, Tcp
-from hub.rules.conditions import OneOf, condition_of
+from hub.rules.conditions import AllOf, OneOf, condition_of, engine_clauses
 from hub.rules.cover import Covering, implies, never_holds
-from hub.rules.language import CARRIED, LASTING, RuleSpec
-from hub.rules.ruleset import Rule, RuleSet
+from hub.rules.language import CARRIED, LASTING, EscalationSpec, RuleSpec
+from hub.rules.ruleset import Escalation, Rule, RuleSet
 from hub.rules.words import Known, known_of
 from hub.units import format_duration
 from hub.yamlerrors import nearest, validate
 from hub.yamlfile import scan
-from hub.yamlnode import Document
+from hub.yamlnode import Document, Loc
 
 __all__ = ["Known", "Loaded", "known_of", "load_rules", "read_rules"]
 
@@ -107,6 +108,8 @@ def _read_document(
         spec, mistakes = validate(document, RuleSpec, ("rules", index), known)
         problems.extend(mistakes)
         if spec is not None:
+            problems.extend(_unable(document, ("rules", index), spec, known))
+            problems.extend(_too_much(document, ("rules", index), spec, known))
             read.append(_Read(_rule(spec, document, index), document, index))
     return problems
 
@@ -131,20 +134,65 @@ def _raw_problems(
             problems.append(document.problem((*loc, "name"), what, "give each rule its own name"))
         else:
             names[name] = (document.file, document.locate(loc).node.line)
-    kinds = _kinds(raw.get("then"))
-    lasting = sorted(LASTING & set(kinds))
-    if lasting and "ttl" not in raw and document.locate((*loc, "then")).sound:
-        what = f"'ttl' is missing; {lasting[0]} must not outlive a known time"
-        problems.append(document.problem(loc, what, _ttl_hint(raw)))
-    for kind in sorted(CARRIED & set(kinds)):
-        if kinds.count(kind) > 1:
-            todo = "merge them into one" if kind == "acl" else "keep one"
-            problems.append(document.problem((*loc, "then"), f"{kind} stands twice", todo))
-        if not known.engines:
-            what = f"no enabled engine carries out {kind}"
-            todo = "set engines.nftables.enabled: true in the configuration"
-            problems.append(document.problem((*loc, "then"), what, todo))
+    for place, then in _lists(raw):
+        kinds = _kinds(then)
+        lasting = sorted(LASTING & set(kinds))
+        if lasting and "ttl" not in raw and document.locate((*loc, *place)).sound:
+            what = f"'ttl' is missing; {lasting[0]} must not outlive a known time"
+            problems.append(document.problem(loc, what, _ttl_hint(raw)))
+        for kind in sorted(CARRIED & set(kinds)):
+            if kinds.count(kind) > 1:
+                todo = "merge them into one" if kind == "acl" else "keep one"
+                problems.append(document.problem((*loc, *place), f"{kind} stands twice", todo))
+            if not known.engines:
+                what = f"no enabled engine carries out {kind}"
+                todo = "set engines.native.enabled or engines.nftables.enabled: true"
+                problems.append(document.problem((*loc, *place), what, todo))
     return problems
+
+
+def _lists(raw: dict[str, Any]) -> list[tuple[Loc, Any]]:
+    """Return every list of countermeasures in a rule with its place, whatever else is wrong."""
+    lists: list[tuple[Loc, Any]] = [(("then",), raw.get("then"))]
+    more = raw.get("escalate")
+    for number, one in enumerate(more if isinstance(more, tuple) else ()):
+        if isinstance(one, dict):
+            lists.append((("escalate", number, "then"), one.get("then")))
+    return lists
+
+
+def _unable(document: Document, loc: Loc, spec: RuleSpec, known: Known) -> list[Problem]:
+    """Return what no engine can do that the rule may use."""
+    engines = {spec.engine} if spec.engine else known.engines
+    able = [FEATURES.get(engine, frozenset[str]()) for engine in engines]
+    problems: list[Problem] = []
+    for steps, place in spec.steps():
+        for number, step in enumerate(steps):
+            for feature in needs(step.action):
+                if able and not any(feature in one for one in able):
+                    kind, name = feature.split(".", 1)
+                    at = "mode" if kind == "tcp" else name
+                    who = f"engine {spec.engine}" if spec.engine else "no enabled engine"
+                    can = "cannot do it" if spec.engine else "can do it"
+                    what = f"{kind} {name}: {who} {can}"
+                    others = [one for one, does in FEATURES.items() if feature in does]
+                    todo = f"use engine {' or '.join(others)}, or take it out"
+                    where = (*loc, *place, number, kind, at)
+                    problems.append(document.problem(where, what, todo))
+    return problems
+
+
+def _too_much(document: Document, loc: Loc, spec: RuleSpec, known: Known) -> list[Problem]:
+    """Return what the native engine would refuse in the middle of an attack."""
+    if (spec.engine or NATIVE) != NATIVE or NATIVE not in known.engines:
+        return []
+    todo = "take less, split it, or name engine: nftables"
+    return [
+        document.problem((*loc, *place, number, *where), what, todo)
+        for steps, place in spec.steps()
+        for number, step in enumerate(steps)
+        for where, what in too_much_for_native(step.action)
+    ]
 
 
 def _ttl_hint(raw: dict[str, Any]) -> str:
@@ -173,9 +221,15 @@ def _rule(spec: RuleSpec, document: Document, index: int) -> Rule:
         engine=spec.engine,
         dry_run=spec.dry_run,
         passes_on=spec.continue_,
+        escalate=tuple(map(_escalation, spec.escalate)),
         file=document.file,
         line=document.locate(("rules", index)).node.line,
     )
+
+
+def _escalation(spec: EscalationSpec) -> Escalation:
+    clauses = engine_clauses(spec.if_.engine) if spec.if_ else []
+    return Escalation(spec.after or 0.0, AllOf(tuple(clauses)), spec.actions)
 
 
 def _unreachable(read: Sequence[_Read]) -> list[Problem]:
@@ -211,7 +265,8 @@ def _warnings(read: Sequence[_Read], documents: Sequence[Document]) -> list[Prob
     ]
     for each in read:
         rule = each.rule
-        touching = [a for a in rule.actions if isinstance(a, Tcp | Acl | Sorb | Command)]
+        every = [*rule.actions, *(a for one in rule.escalate for a in one.actions)]
+        touching = [a for a in every if isinstance(a, Tcp | Acl | Sorb | Command)]
         if touching and not implies(rule.condition, _DOMESTIC):
             what = f"{rule.name!r} also acts on outgoing attacks, which may cut off a customer"
             warnings.append(each.problem(what, "add direction: [incoming, unknown]", "when"))

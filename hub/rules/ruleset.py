@@ -8,11 +8,34 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hub.attacks.model import Attack
+from hub.rates import NONE, Rates
 from hub.rules.actions import Action
 from hub.rules.conditions import AllOf, Facts, Test, facts_of
 from hub.rules.explain import describe, explain
 
 _MATCHED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """More countermeasures of a rule.
+
+    Attributes:
+        after: seconds since the attack began, 0 for at once.
+        condition: what must hold then; without parts it always does.
+    """
+
+    after: float
+    condition: AllOf
+    actions: tuple[Action, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what it says."""
+        return {
+            "after": self.after,
+            "if": describe(self.condition),
+            "actions": [action.model_dump(mode="json") for action in self.actions],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +51,7 @@ class Rule:
         engine: engine to use, None for the first that can.
         dry_run: plan and log, apply nothing.
         passes_on: later rules are looked at as well.
+        escalate: more countermeasures, when these are not enough.
         file: where it stands.
         line: where it stands.
     """
@@ -40,6 +64,7 @@ class Rule:
     engine: str | None = None
     dry_run: bool = False
     passes_on: bool = False
+    escalate: tuple[Escalation, ...] = ()
     file: str = ""
     line: int = 0
 
@@ -54,6 +79,7 @@ class Rule:
             "engine": self.engine,
             "dry_run": self.dry_run,
             "continue": self.passes_on,
+            "escalate": [each.to_json() for each in self.escalate],
         }
 
 
@@ -67,6 +93,7 @@ class Chosen:
     linger: float
     engine: str | None
     dry_run: bool
+    escalate: tuple[Escalation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -77,6 +104,7 @@ class Chosen:
             "linger": self.linger,
             "engine": self.engine,
             "dry_run": self.dry_run,
+            "escalate": [each.to_json() for each in self.escalate],
         }
 
 
@@ -152,9 +180,15 @@ class RuleSet:
             for rule in self.rules
         )
 
-    def evaluate(self, attack: Attack, service: str | None) -> Decision:
-        """Return what to do about `attack`; `service` names the one that covers its target."""
-        facts = facts_of(attack, service)
+    def evaluate(self, attack: Attack, service: str | None, rates: Rates = NONE) -> Decision:
+        """Return what to do about `attack`.
+
+        Args:
+            attack: the attack.
+            service: name of the one that covers its target.
+            rates: what engines measure of its countermeasures now.
+        """
+        facts = facts_of(attack, service, rates)
         looked: list[Looked] = []
         chosen: list[Chosen] = []
         for rule, tests, outcomes in self._compiled:
@@ -179,7 +213,15 @@ class RuleSet:
 
 
 def _chosen(rule: Rule) -> Chosen:
-    return Chosen(rule.name, rule.actions, rule.ttl, rule.linger, rule.engine, rule.dry_run)
+    return Chosen(
+        rule.name,
+        rule.actions,
+        rule.ttl,
+        rule.linger,
+        rule.engine,
+        rule.dry_run,
+        rule.escalate,
+    )
 
 
 def _trace(looked: Looked, facts: Facts, *, full: bool) -> dict[str, Any]:

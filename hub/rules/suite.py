@@ -26,6 +26,7 @@ from hub.intake.model import (
     no_counters,
 )
 from hub.net import IPAddress
+from hub.rates import RATES, Rates
 from hub.rules.language import KINDS, Word
 from hub.rules.words import AttackTypeName, DirectionName, Many, NotEmpty, ProtocolName, one_of
 from hub.yamlerrors import mistake, validate
@@ -180,10 +181,27 @@ class Expectation(StrictModel):
         return self
 
 
+class Measurement(StrictModel):
+    """What the engine measures from now on of the countermeasures on an attack, or on each."""
+
+    target: Address | None = None
+    hostile_pps: Count = 0
+    dropped_pps: Count = 0
+    passed_pps: Count = 0
+    syn_pps: Count = 0
+    cookie_good_pps: Count = 0
+
+    @property
+    def rates(self) -> Rates:
+        """Return it as an engine gives it."""
+        return Rates(**{name: getattr(self, name) for name in RATES})
+
+
 class Step(StrictModel):
-    """One moment: time has passed, then perhaps an event came in."""
+    """One moment: time has passed, then perhaps the engine measured and an event came in."""
 
     at: Duration
+    engine: Measurement | None = None
     event: Event | None = None
     expect: tuple[Expectation, ...]
 

@@ -8,7 +8,8 @@ from typing import Final, Literal, Protocol
 from hub.attacks.change import Sighting
 from hub.config import Config
 from hub.errors import Problem
-from hub.net import IPNetwork
+from hub.net import IPAddress, IPNetwork
+from hub.rates import Rates
 from hub.rules.ruleset import RuleSet
 from hub.rules.suite import Case, Expectation, Suite
 from hub.units import format_duration
@@ -55,6 +56,7 @@ class Simulator(Protocol):
     """The hub without a world: tracker, rules, guards and ledger on a clock that is told.
 
     Engines answer at once and always succeed. Time never goes back from one call to the next.
+    From the first call of `measure` on, the native engine measures, and hides attacks it meets.
     """
 
     def advance(self, now: float) -> Sequence[Effect]:
@@ -66,6 +68,10 @@ class Simulator(Protocol):
 
     def feed(self, sighting: Sighting, now: float) -> Sequence[Effect]:
         """Take in one event at `now`; return what it did, in order."""
+        ...
+
+    def measure(self, rates: Rates, target: IPAddress | None, now: float) -> Sequence[Effect]:
+        """Let the engine measure this from `now` on, of one attack or of each; return as above."""
         ...
 
 
@@ -89,6 +95,12 @@ def run_suite(
         overrides = suite.spec.config
         if case.config is not None:
             overrides = case.config.over(overrides)
+        measured = next((n for n, step in enumerate(case.steps) if step.engine is not None), None)
+        if measured is not None and not config.engines.native.enabled:
+            loc: Loc = ("tests", index, "steps", measured, "engine")
+            todo = "set engines.native.enabled: true in the configuration"
+            problems.append(suite.document.problem(loc, "no enabled engine measures", todo))
+            continue
         fresh = simulator(rules, overrides.apply(config))
         problems.extend(_run_case(suite, index, case, fresh))
     return problems
@@ -99,6 +111,8 @@ def _run_case(suite: Suite, index: int, case: Case, simulator: Simulator) -> lis
     for number, step in enumerate(case.steps):
         now = START + step.at
         happened = list(simulator.advance(now))
+        if step.engine is not None:
+            happened += simulator.measure(step.engine.rates, step.engine.target, now)
         if step.event is not None:
             happened += simulator.feed(step.event.sighting(number + 1, START, step.at), now)
         loc: Loc = ("tests", index, "steps", number)

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
-from hub.config import Config
+from hub.config import Config, traffic_engines
 from hub.fields import Name
 from hub.intake.model import AttackType, Direction, Scope
+from hub.rules.able import NFTABLES
 from hub.rules.protocols import PROTOCOLS, canonical_protocol
 from hub.units import format_duration, parse_count
 from hub.yamlerrors import listed, mistake, nearest
@@ -20,6 +21,7 @@ T = TypeVar("T")
 _COMPARISON: Final = re.compile(r"\s*(>=|<=|==|>|<)\s*([^\s,<>=]+)\s*")
 _SPAN: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _HIGHEST: Final = 65_535
+_HIGHEST_TYPE: Final = 255
 _HOW: Final = 'write it as ">= 50k", "< 1M" or ">= 50k, < 1M"'
 
 
@@ -32,13 +34,15 @@ class Known:
         notify: names that `notify: {to: ...}` may use.
         commands: names that `command: {run: ...}` may use.
         engines: names of the enabled engines that carry out tcp, acl and sorb.
+        measures: an enabled engine measures what it carries out.
         max_ttl: longest lifetime a rule may give, seconds.
     """
 
     services: frozenset[str] = frozenset()
     notify: frozenset[str] = frozenset()
     commands: frozenset[str] = frozenset()
-    engines: frozenset[str] = frozenset({"nftables"})
+    engines: frozenset[str] = frozenset({NFTABLES})
+    measures: bool = False
     max_ttl: float = 86400.0
 
 
@@ -49,7 +53,8 @@ def known_of(config: Config) -> Known:
         services=frozenset(service.name for service in config.services),
         notify=commands | frozenset(config.engines.webhook),
         commands=commands,
-        engines=frozenset({"nftables"} if config.engines.nftables.enabled else ()),
+        engines=frozenset(traffic_engines(config.engines)),
+        measures=config.engines.native.enabled,
         max_ttl=config.guard.max_ttl,
     )
 
@@ -103,14 +108,23 @@ def _bounds(operator: str, amount: int) -> tuple[int, int | None]:
             return amount, amount
 
 
-def _span(value: Any) -> str:
-    """Return a port, a length or a range of them as `Acl` has it: `53` or `1024-65535`."""
+def _within(value: Any, highest: int) -> str:
+    """Return a number or a range of them as `Acl` has it: `53` or `1024-65535`."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     match = _SPAN.fullmatch(text) if isinstance(text, str) else None
-    if match is None or not int(match[1]) <= int(match[2] or match[1]) <= _HIGHEST:
-        todo = f"write 53 or 1024-65535, lower end first, at most {_HIGHEST}"
+    if match is None or not int(match[1]) <= int(match[2] or match[1]) <= highest:
+        example = "1024-65535" if highest == _HIGHEST else "8-10"
+        todo = f"write 53 or {example}, lower end first, at most {highest}"
         raise mistake(f"{text!r} is not a number or range", todo=todo)
     return match[0]
+
+
+def _span(value: Any) -> str:
+    return _within(value, _HIGHEST)
+
+
+def _icmp_span(value: Any) -> str:
+    return _within(value, _HIGHEST_TYPE)
 
 
 def one_of(choices: Iterable[str], spell: Callable[[str], str] = str) -> BeforeValidator:
@@ -175,6 +189,7 @@ EngineName = Annotated[Name, _configured("engines", "engines")]
 NotifyName = _configured("notify", "engines.webhook or engines.command")
 CommandName = _configured("commands", "engines.command")
 NumberRange = Annotated[str, BeforeValidator(_span)]
+IcmpRange = Annotated[str, BeforeValidator(_icmp_span)]
 Comparison = Annotated[Range, PlainValidator(parse_comparison)]
 
 EXHAUSTIVE: Final[Mapping[str, frozenset[str]]] = {

@@ -14,12 +14,14 @@ from typing import NoReturn
 from hub.clock import Clock, SystemClock
 from scripts.lab import counters, parts, place
 from scripts.lab.commands import LabError
+from scripts.lab.engines import ENGINES, LabEngine, Native, Nftables
 from scripts.lab.floods import FLOODS
 from scripts.lab.hub_api import HubApi
 from scripts.lab.network import SERVER, Network
 from scripts.lab.parts import Lab
 from scripts.lab.story import Outcome, Pace, Story
-from scripts.lab.table import table
+from scripts.lab.synproxyd import PROGRAM
+from scripts.lab.table import table, verdicts
 from scripts.lab.timeline import Timeline
 from scripts.lab.watch import Watch
 
@@ -38,11 +40,17 @@ def main() -> int:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--engine",
+        choices=sorted(ENGINES, reverse=True),
+        default="nftables",
+        help="what meets the attacks: the kernel's SYN proxy by nft, or synproxyd in XDP",
+    )
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--keep", action="store_true", help="leave the lab up to play with")
     group.add_argument("--down", action="store_true", help="remove every lab that was left up")
     options = parser.parse_args()
-    return down() if options.down else demo(keep=options.keep)
+    return down() if options.down else demo(keep=options.keep, engine=ENGINES[options.engine]())
 
 
 def down() -> int:
@@ -61,7 +69,7 @@ def down() -> int:
     return status
 
 
-def demo(*, keep: bool) -> int:
+def demo(*, keep: bool, engine: LabEngine) -> int:
     """Build the lab, run the attacks, print the table."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -71,7 +79,8 @@ def demo(*, keep: bool) -> int:
     outcomes = [Outcome(flood) for flood in FLOODS]
     with place.in_use(lab), ExitStack() as stack:
         try:
-            status = _run(Lab(lab, Network(place.tag(lab))), stack, timeline, clock, outcomes)
+            made = Lab(lab, Network(place.tag(lab)))
+            status = _run(made, engine, stack, timeline, clock=clock, outcomes=outcomes)
         except KeyboardInterrupt:
             status = INTERRUPTED
             timeline.say("lab", "interrupted: removing everything")
@@ -80,7 +89,7 @@ def demo(*, keep: bool) -> int:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
         if keep and status != INTERRUPTED:
-            print(_how_to_play(lab), flush=True)
+            print(_how_to_play(lab, engine), flush=True)
             # Past every clean-up: a collected context manager would end its program, too.
             os._exit(status)
     if status == 1:
@@ -91,14 +100,20 @@ def demo(*, keep: bool) -> int:
 
 
 def _run(
-    lab: Lab, stack: ExitStack, timeline: Timeline, clock: Clock, outcomes: list[Outcome]
+    lab: Lab,
+    engine: LabEngine,
+    stack: ExitStack,
+    timeline: Timeline,
+    *,
+    clock: Clock,
+    outcomes: list[Outcome],
 ) -> int:
     step = "building the lab"
     try:
         timeline.head("the lab")
         stack.enter_context(lab.network)
-        watch = build(lab, stack, timeline, clock)
-        story = Story(lab, watch, timeline, clock, Pace())
+        watch = build(lab, stack, timeline, clock, engine=engine)
+        story = Story(lab, engine, watch, timeline, clock=clock, pace=Pace())
         for number, outcome in enumerate(outcomes, 1):
             step = outcome.flood.title
             timeline.head(f"attack {number} of {len(outcomes)}: {step}")
@@ -110,6 +125,8 @@ def _run(
                 outcome.broken.append(str(error))
     if outcomes[0].before:
         print(f"\n{table(outcomes)}\n")
+    if shares := verdicts(outcomes):
+        print(f"{shares}\n")
     broken = [f"{outcome.flood.title}: {what}" for outcome in outcomes for what in outcome.broken]
     for line in broken:
         print(f"FAILED  {line}")
@@ -124,9 +141,12 @@ def build(
     stack: ExitStack,
     timeline: Timeline,
     clock: Clock,
+    *,
     rules: Path = parts.SHIPPED_RULES,
+    engine: LabEngine | None = None,
 ) -> Watch:
     """Start the lab's programs in its network, owned by `stack`; return what watches them."""
+    engine = engine or Nftables()
     counters.install(lab.network)
     timeline.say(
         "lab",
@@ -137,7 +157,10 @@ def build(
     client = stack.enter_context(parts.visitor(lab))
     timeline.say("server", f"nginx serves a page at {SERVER} port 80")
     timeline.say("client", "fetches it ten times a second from now on")
-    hub = stack.enter_context(parts.hub(lab, rules))
+    more = engine.start(lab, stack)
+    for process in more:
+        timeline.say("gateway", f"{process.name} is attached to its outside interface, in XDP")
+    hub = stack.enter_context(parts.hub(lab, rules, engine.settings(lab)))
     timeline.say("hub", "runs on the gateway and waits for events, with the rules it ships")
     detector = stack.enter_context(parts.fastnetmon(lab))
     timeline.say(
@@ -145,10 +168,10 @@ def build(
         f"watches the gateway's outside; above {parts.THRESHOLD_PPS} packets/s to or from one "
         "host it calls fnm-notify",
     )
-    return Watch(HubApi(lab.api), timeline, clock, (web, client, hub, detector))
+    return Watch(HubApi(lab.api), timeline, clock, (web, client, hub, detector, *more))
 
 
-def _how_to_play(lab: Path) -> str:
+def _how_to_play(lab: Path, engine: LabEngine) -> str:
     network = Network(place.tag(lab))
     cli = shlex.join((str(parts.fnm_hub()), "--socket", f"{lab}/api.sock"))
     attacks = "\n".join(
@@ -157,6 +180,8 @@ def _how_to_play(lab: Path) -> str:
         for command in flood.commands(PLAY_SECONDS)[:1]
     )
     kernel = shlex.join(network.command("gateway", "nft", "list", "table", "inet", "fnm_hub"))
+    if isinstance(engine, Native):
+        kernel = shlex.join((str(PROGRAM), "status", "--socket", f"{lab}/synproxyd.sock"))
     return f"""
 The lab stays up, and the client goes on fetching its page. Attack the server for a minute:
 {attacks}

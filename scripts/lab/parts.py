@@ -89,10 +89,13 @@ def visitor(lab: Lab) -> Iterator[Process]:
         yield process
 
 
-def hub_settings(lab: Lab, rules: Path = SHIPPED_RULES) -> dict[str, Any]:
+def hub_settings(
+    lab: Lab, rules: Path = SHIPPED_RULES, engines: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the hub's configuration for the lab."""
     return {
         "dry_run": False,
+        "engines": engines or {},
         "services": [
             {
                 "name": "web",
@@ -116,10 +119,13 @@ def hub_settings(lab: Lab, rules: Path = SHIPPED_RULES) -> dict[str, Any]:
 
 
 @contextmanager
-def hub(lab: Lab, rules: Path = SHIPPED_RULES) -> Iterator[Process]:
+def hub(
+    lab: Lab, rules: Path = SHIPPED_RULES, engines: dict[str, Any] | None = None
+) -> Iterator[Process]:
     """Run the hub on the gateway, from when it answers on its operator socket."""
-    (lab.place / "spool").mkdir()
-    lab.hub_configuration.write_text(yaml.safe_dump(hub_settings(lab, rules), sort_keys=False))
+    (lab.place / "spool").mkdir(exist_ok=True)
+    settings = hub_settings(lab, rules, engines)
+    lab.hub_configuration.write_text(yaml.safe_dump(settings, sort_keys=False))
     argv = _python("hub", "run", "--config", str(lab.hub_configuration))
     with lab.started("hub", "gateway", *argv) as process:
         _ready(process, HubApi(lab.api).ready)

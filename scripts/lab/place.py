@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.lab.network import Network
+from scripts.lab.synproxyd import PINS, unmount
 
 PREFIX: Final = "fnm-lab-"
 _LOCK: Final = "lock"
@@ -54,6 +55,7 @@ def existing() -> list[Path]:
 
 
 def remove(place: Path) -> None:
-    """End everything that runs in the lab and remove its namespaces and files."""
+    """End everything that runs in the lab and remove its namespaces, mounts and files."""
     Network(tag(place)).down()
+    unmount(place / PINS)
     shutil.rmtree(place)

@@ -7,8 +7,8 @@ from typing import Final
 from hub.clock import Clock
 from scripts.lab.commands import Process
 from scripts.lab.counters import Count, count
+from scripts.lab.engines import LabEngine
 from scripts.lab.floods import Flood, raging
-from scripts.lab.gateway import gates
 from scripts.lab.network import SERVER
 from scripts.lab.parts import Lab
 from scripts.lab.timeline import Timeline
@@ -44,7 +44,8 @@ class Outcome:
         unprotected: attack packets up to then.
         protected: attack packets from then on.
         unban_s: from the flood's end to FastNetMon's second call, seconds.
-        off_s: from that call until nothing was in force any more, seconds.
+        off_s: from the later of the two until nothing was in force any more, seconds.
+        verdicts: packets of the countermeasure by the engine's verdict, where it counts them.
         broken: what did not hold, in words; empty when all went well.
     """
 
@@ -58,6 +59,7 @@ class Outcome:
     after: Served | None = None
     unban_s: float | None = None
     off_s: float | None = None
+    verdicts: dict[str, int] = field(default_factory=dict)
     finished: bool = False
     broken: list[str] = field(default_factory=list)
 
@@ -66,11 +68,19 @@ class Story:
     """Runs attacks in a lab and tells them."""
 
     def __init__(
-        self, lab: Lab, watch: Watch, timeline: Timeline, clock: Clock, pace: Pace
+        self,
+        lab: Lab,
+        engine: LabEngine,
+        watch: Watch,
+        timeline: Timeline,
+        *,
+        clock: Clock,
+        pace: Pace,
     ) -> None:
         self._lab, self._watch, self._timeline, self._clock = lab, watch, timeline, clock
-        self._pace = pace
+        self._engine, self._pace = engine, pace
         self._visits = Visits(lab.visits)
+        self._live = ""
 
     def attack(self, outcome: Outcome) -> None:
         """Run the attack of `outcome` and write there what is measured, as soon as it is.
@@ -98,7 +108,7 @@ class Story:
         outcome.during = self._tell_served(began, ended, "during the attack")
         outcome.broken += self._unserved(outcome.during, ended - began, "during")
         outcome.broken += _leak(outcome.protected)
-        off = self._calm_down(outcome, ended)
+        off = self._calm_down(outcome, began, ended)
         self._watch.during(self._pace.calm)
         outcome.after = self._tell_served(off, off + self._pace.calm, "after the attack")
         outcome.broken += self._unserved(outcome.after, self._pace.calm, "after")
@@ -121,14 +131,15 @@ class Story:
         )
         outcome.notify_to_active_ms = 1000 * (live["active_at"] - ban["stamp"])
         outcome.unprotected = count(self._lab.network, outcome.flood.key) - base
+        self._live = str(live["id"])
         held = self._watch.until(
-            f"the gateway's kernel has a gate for {SERVER}",
-            lambda: [name for name, text in self._gates().items() if SERVER in text] or None,
+            f"{self._engine.shows} has something in force for {SERVER}",
+            lambda: [name for name, text in self._held().items() if SERVER in text] or None,
             seconds=ACTIVATE,
         )
         self._timeline.say(
             "gateway",
-            f"nft shows gates for {SERVER} ({', '.join(held)}), live "
+            f"{self._engine.shows} shows it for {SERVER} ({', '.join(held)}), live "
             f"{outcome.notify_to_active_ms:.0f} ms after the call; "
             f"{outcome.unprotected.arrived:,} attack packets had arrived by then",
         )
@@ -147,10 +158,13 @@ class Story:
 
         return self._watch.until("the flood ends by itself", over, seconds=FLOOD_END)
 
-    def _calm_down(self, outcome: Outcome, ended: float) -> float:
+    def _calm_down(self, outcome: Outcome, began: float, ended: float) -> float:
+        outcome.verdicts = self._engine.verdicts(self._lab, self._live)
+        # Blind, it calls in the middle of the attack, and must not be believed.
+        since = began if self._engine.blinds else ended - 1
         unban = self._watch.until(
             "FastNetMon calls fnm-notify with an unban",
-            lambda: self._watch.event("unban", ended - 1),
+            lambda: self._watch.event("unban", since),
             seconds=UNBAN,
             todo="see fastnetmon.log",
         )
@@ -162,17 +176,25 @@ class Story:
             todo="see hub.log",
         )
         self._watch.until(
-            "the gateway's kernel has no gate of the hub's any more",
-            lambda: None if self._gates() else True,
+            f"{self._engine.shows} has nothing of the hub's in force any more",
+            lambda: None if self._held() else True,
             seconds=ACTIVATE,
-            todo="look there: nft list table inet fnm_hub",
         )
-        outcome.off_s = off - unban["stamp"]
-        self._timeline.say("gateway", "nft shows no gate any more: packets flow as before")
+        outcome.off_s = off - max(unban["stamp"], ended)
+        outcome.broken += self._flapping(began)
+        self._timeline.say(
+            "gateway", f"{self._engine.shows} shows nothing any more: packets flow as before"
+        )
         return off
 
-    def _gates(self) -> dict[str, str]:
-        return gates(self._lab.network)
+    def _flapping(self, began: float) -> list[str]:
+        attacks, bans = self._watch.attacks(began), self._watch.bans(began)
+        if not self._engine.blinds or (attacks, bans) == (1, 1):
+            return []
+        return [f"one flood was {attacks} attacks, reported {bans} times"]
+
+    def _held(self) -> dict[str, str]:
+        return self._engine.held(self._lab)
 
     def _tell_served(self, start: float, end: float, when: str) -> Served:
         served = self._visits.between(start, end)

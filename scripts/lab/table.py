@@ -24,6 +24,10 @@ def _served(served: Served | None) -> str:
     return "-" if served is None else f"{served.percent:.1f} %"
 
 
+def _retried(served: Served | None) -> str:
+    return "-" if served is None else f"{served.retried}"
+
+
 def _times(served: Served | None) -> str:
     return "-" if served is None else f"{served.median_ms:.1f} / {served.worst_ms:.0f} ms"
 
@@ -44,11 +48,12 @@ _ROWS: Final[tuple[tuple[str, Callable[[Outcome], str]], ...]] = (
     ("  of them reached the server", lambda o: _packets(o.protected, "arrived")),
     ("client served before", lambda o: _served(o.before)),
     ("client served during", lambda o: _served(o.during)),
+    ("  of them at the second try", lambda o: _retried(o.during)),
     ("client served after", lambda o: _served(o.after)),
     ("page median / worst before", lambda o: _times(o.before)),
     ("page median / worst during", lambda o: _times(o.during)),
     ("unban after the flood's end", lambda o: _number("{:.1f} s", o.unban_s)),
-    ("all off after the unban", lambda o: _number("{:.1f} s", o.off_s)),
+    ("all off after both", lambda o: _number("{:.1f} s", o.off_s)),
     ("result", _result),
 )
 
@@ -60,4 +65,16 @@ def table(outcomes: Sequence[Outcome]) -> str:
     for label, cell in _ROWS:
         cells = "".join(f"{cell(outcome):>{_COLUMN}}" for outcome in outcomes)
         lines.append(f"{label:<{_LABEL}}{cells}")
+    return "\n".join(lines)
+
+
+def verdicts(outcomes: Sequence[Outcome]) -> str:
+    """Return which share of its packets each countermeasure gave which verdict, a line a flood."""
+    lines: list[str] = []
+    for outcome in outcomes:
+        whole = sum(outcome.verdicts.values())
+        ranked = sorted(outcome.verdicts.items(), key=lambda item: -item[1])
+        parts = [f"{reason} {100 * count / whole:.2f} %" for reason, count in ranked if count]
+        if parts:
+            lines.append(f"{outcome.flood.title}, {whole:,} packets judged: {', '.join(parts)}")
     return "\n".join(lines)

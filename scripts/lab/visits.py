@@ -9,11 +9,19 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One fetch of the page: when it began (Unix seconds), how long it took, what went wrong."""
+    """One fetch of the page.
+
+    Attributes:
+        at: when it began, Unix seconds.
+        ms: how long it took.
+        error: what went wrong, None when the page came whole.
+        retried: its first connection was reset.
+    """
 
     at: float
     ms: float
     error: str | None
+    retried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +33,14 @@ class Served:
         answered: visits whose page came whole.
         median_ms: of the answered ones, 0 without any.
         worst_ms: of the answered ones, 0 without any.
+        retried: visits whose first connection was reset.
     """
 
     asked: int
     answered: int
     median_ms: float
     worst_ms: float
+    retried: int = 0
 
     @property
     def percent(self) -> float:
@@ -39,8 +49,9 @@ class Served:
 
     def __str__(self) -> str:
         """Say it in words."""
+        again = f" ({self.retried} at the second try, after a reset)" if self.retried else ""
         return (
-            f"{self.answered} of {self.asked} pages came, "
+            f"{self.answered} of {self.asked} pages came{again}, "
             f"median {self.median_ms:.1f} ms, worst {self.worst_ms:.0f} ms"
         )
 
@@ -63,6 +74,7 @@ class Visits:
             answered=len(times),
             median_ms=median(times) if times else 0.0,
             worst_ms=max(times, default=0.0),
+            retried=sum(visit.retried for visit in span),
         )
 
     def errors(self, start: float, end: float) -> list[Visit]:

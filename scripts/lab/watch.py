@@ -36,6 +36,7 @@ class Watch:
         self._events: dict[int, Item] = {}
         self._told: dict[str, str] = {}
         self._mitigations: list[Item] = []
+        self._attacks: list[Item] = []
 
     def event(self, action: str, since: float) -> Item | None:
         """Return the first event `action` that was stamped after `since`, Unix seconds."""
@@ -57,6 +58,15 @@ class Watch:
                 if item["state"] == "active":
                     return item
         return None
+
+    def attacks(self, since: float) -> int:
+        """Count the attacks that began after `since`, Unix seconds."""
+        return sum(item["started_at"] >= since for item in self._attacks)
+
+    def bans(self, since: float) -> int:
+        """Count the bans that were stamped after `since`, Unix seconds."""
+        events = self._events.values()
+        return sum(item["action"] == "ban" and item["stamp"] >= since for item in events)
 
     def unfinished(self) -> list[Item]:
         """Return the countermeasures that are not over."""
@@ -91,7 +101,8 @@ class Watch:
         """Look once."""
         for process in self._processes:
             process.require()
-        attacks = {item["id"]: item for item in self._api.items("attacks")}
+        self._attacks = self._api.items("attacks")
+        attacks = {item["id"]: item for item in self._attacks}
         self._mitigations = self._api.items("mitigations")
         for event in reversed(self._api.items("events")):
             if event["number"] not in self._events and event["status"] != "pending":
@@ -107,8 +118,9 @@ class Watch:
         return f"; the hub says {'; '.join(errors)}" if errors else ""
 
     def _tell(self, item: Item, words: Callable[[Item], str]) -> None:
-        if self._told.get(item["id"]) != item["state"]:
-            self._told[item["id"]] = item["state"]
+        state = f"{item['state']} {item.get('held', '')}"
+        if self._told.get(item["id"]) != state:
+            self._told[item["id"]] = state
             if text := words(item):
                 self._timeline.say("hub", text)
 
@@ -131,8 +143,13 @@ class Watch:
             unclear = " (which side began it cannot be told from the report)"
             way = unclear if item["direction"] == "unknown" else f", {item['direction']}"
             return f"attack {item['id']}: {item['attack_type']}{way}"
+        if item["held"]:
+            return (
+                f"attack {item['id']} is {item['held']}: the detector is blind to what is met, "
+                "and its unban is not believed"
+            )
         if item["state"] == "ending":
-            wait = item["ends_at"] - item["updated_at"]
+            wait = item["ends_at"] - self._clock.time()
             return (
                 f"attack {item['id']} is ending: protection stays {wait:.0f} s in case it returns"
             )

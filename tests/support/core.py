@@ -24,12 +24,17 @@ from hub.mitigations.engine import Capabilities
 from hub.mitigations.ledger import Ledger
 from hub.mitigations.model import Mitigation
 from hub.pipeline.state import State
+from hub.rules.able import FEATURES, KINDS, NATIVE, NFTABLES
 from hub.rules.load import load_rules
 from hub.rules.ruleset import RuleSet
 from hub.rules.words import known_of
 
 ENGINES: Mapping[str, Capabilities] = {
-    "nftables": Capabilities(frozenset({"tcp", "acl", "sorb"}), leases=True, hides_traffic=False)
+    NFTABLES: Capabilities(KINDS, leases=True, hides_traffic=False, features=FEATURES[NFTABLES])
+}
+HIDING: Mapping[str, Capabilities] = {
+    NATIVE: Capabilities(KINDS, leases=True, hides_traffic=True, features=FEATURES[NATIVE]),
+    **ENGINES,
 }
 
 RULES = """
@@ -78,11 +83,12 @@ def state(
     attacks: Iterable[Attack] = (),
     rows: Iterable[Mitigation] = (),
     memory: Memory | None = None,
+    engines: Mapping[str, Capabilities] = ENGINES,
 ) -> State:
     """Return a core as after a start."""
     settings = using or config()
     tracker = Tracker(settings.attacks, attacks)
-    return State(settings, rules, ENGINES, tracker, Ledger(rows), memory or Memory())
+    return State(settings, rules, engines, tracker, Ledger(rows), memory or Memory())
 
 
 def sighting(

@@ -48,6 +48,7 @@ intake:
 api: {path: FOLDER/api.sock, metrics_port: 0}
 store: {path: STORE}
 engines:
+  native: {enabled: NATIVE, socket: SYNPROXYD}
   nftables: {nft: NFT}
 """
 _HEAD: Final = """IP: {target}
@@ -112,6 +113,7 @@ class HubProcess:
         store: Path | None = None,
         own: str = "192.0.2.0/24",
         reconcile: str = "1s",
+        native: Path | None = None,
     ) -> None:
         self.folder = folder
         self.namespace = f"fh{os.getpid()}x{uuid.uuid4().hex[:4]}"
@@ -125,6 +127,8 @@ class HubProcess:
             "CAP": str(cap),
             "DRY": "true" if dry else "false",
             "NFT": nft,
+            "NATIVE": "false" if native is None else "true",
+            "SYNPROXYD": str(native or folder / "nobody.sock"),
         }
         self._ttl = ttl
         self._process: subprocess.Popen[bytes] | None = None

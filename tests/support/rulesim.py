@@ -9,7 +9,8 @@ from hub.attacks.change import Sighting
 from hub.attacks.model import Attack, AttackState, Holder
 from hub.config import Config
 from hub.intake.model import Action, Report
-from hub.net import IPNetwork, covers, overlap
+from hub.net import IPAddress, IPNetwork, covers, overlap
+from hub.rates import Rates
 from hub.rules.actions import Action as Countermeasure
 from hub.rules.actions import Command, Notify
 from hub.rules.ruleset import Chosen, RuleSet
@@ -85,6 +86,11 @@ class SmallHub:
                     self._begin(chosen, action, target, subject, now) for target in attack.targets
                 ]
         return effects
+
+    def measure(self, rates: Rates, target: IPAddress | None, now: float) -> Sequence[Effect]:
+        """Ignore what the engine measures: this hub is not about that."""
+        del rates, target, now
+        return []
 
     def _let_go(self, subject: str, detector: str, now: float) -> None:
         known = self.attacks.get(subject)

@@ -8,6 +8,7 @@ from collections.abc import Container, Sequence
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Any, Final
 
+from hub.engines.acl import range_of, step_of
 from hub.engines.nftables.expr import (
     DROP,
     RETURN,
@@ -28,10 +29,9 @@ from hub.engines.nftables.layout import hit, protocol
 from hub.engines.nftables.profile import NUMBER, OWN, Draft
 from hub.errors import EnginePermanentError
 from hub.net import IPNetwork
-from hub.rules.actions import Acl, AclRule
+from hub.rules.actions import FLAGS, Acl, AclRule, flag_bits
 
 WITH_PORTS: Final = ("tcp", "udp", "sctp")
-HIGHEST: Final = 65_535
 FRAGMENT_BITS: Final = 0x3FFF
 """More-fragments flag and offset (RFC 791)."""
 LEAST_BURST: Final = 5
@@ -53,7 +53,7 @@ def acl_draft(target: IPNetwork, action: Acl, interface: str | None) -> Draft:
             steps.append(f"rule {number} names sources of the other family only: left out")
             continue
         rules += [[*matches, *verdict] for verdict in _verdicts(rule, f"acl rule {number}")]
-        steps.append(_step(rule))
+        steps.append(step_of(rule))
     if not rules:
         raise EnginePermanentError(
             f"none of the acl rules can match IPv{target.version} packets",
@@ -109,10 +109,15 @@ def _matches(rule: AclRule, version: int, where: str) -> list[Json] | None:
     for name, ports in (("sport", rule.source_ports), ("dport", rule.destination_ports)):
         if ports:
             matches.append(is_(field("th", name), one_of(_merged(ports, where))))
+    if rule.flags is not None:
+        matches.append(_flags(rule.flags))
+    if rule.icmp_types:
+        icmp = "icmp" if version == 4 else "icmpv6"  # noqa: PLR2004
+        matches.append(is_(field(icmp, "type"), one_of(_merged(rule.icmp_types, where))))
     if rule.fragments is not None:
         matches.append(_fragments(version, wanted=rule.fragments))
     if rule.length is not None:
-        matches.append(is_(meta("length"), span(*_range(rule.length, where))))
+        matches.append(is_(meta("length"), span(*range_of(rule.length, where))))
     return matches
 
 
@@ -146,40 +151,17 @@ def _fragments(version: int, *, wanted: bool) -> Json:
     return is_({"exthdr": {"name": "frag"}}, wanted)
 
 
+def _flags(text: str) -> Json:
+    mask, value = flag_bits(text)
+    named = [[flag for bit, flag in enumerate(FLAGS) if bits >> bit & 1] for bits in (mask, value)]
+    return is_(masked(field("tcp", "flags"), named[0]), named[1] or 0)
+
+
 def _merged(texts: tuple[str, ...], where: str) -> list[Any]:
     merged: list[tuple[int, int]] = []
-    for low, high in sorted(_range(text, where) for text in texts):
+    for low, high in sorted(range_of(text, where) for text in texts):
         if merged and low <= merged[-1][1] + 1:
             merged[-1] = (merged[-1][0], max(merged[-1][1], high))
         else:
             merged.append((low, high))
     return [span(low, high) for low, high in merged]
-
-
-def _range(text: str, where: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
-    low, high = int(first), int(last or first)
-    if not low <= high <= HIGHEST:
-        raise EnginePermanentError(
-            f"{text!r} is not a range within 0 to {HIGHEST}",
-            where=where,
-            todo="write the lower end first, as 1024-65535",
-        )
-    return low, high
-
-
-def _step(rule: AclRule) -> str:
-    words = [rule.action, rule.protocol if rule.protocol != "any" else "any protocol"]
-    if rule.sources:
-        words.append("from " + ", ".join(map(str, rule.sources)))
-    if rule.source_ports:
-        words.append("source port " + ", ".join(rule.source_ports))
-    if rule.destination_ports:
-        words.append("port " + ", ".join(rule.destination_ports))
-    if rule.fragments is not None:
-        words.append("fragments" if rule.fragments else "not fragments")
-    if rule.length is not None:
-        words.append(f"length {rule.length}")
-    if rule.action == "limit":
-        words.append(f"to {rule.pps} packets/s")
-    return " ".join(words)

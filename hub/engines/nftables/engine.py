@@ -23,15 +23,17 @@ from hub.engines.nftables.sysctl import KernelFiles, Proc, StateStore, TcpTracki
 from hub.engines.nftables.table import Table
 from hub.engines.nftables.tcp import tcp_draft
 from hub.engines.nftables.telemetry import counted, synproxy
-from hub.engines.nftables.wanted import KINDS, interface_of, wanted
+from hub.engines.nftables.wanted import interface_of, wanted
 from hub.errors import EngineError, EnginePermanentError
 from hub.mitigations.engine import Capabilities, Health, Installed, Plan
 from hub.mitigations.model import Mitigation
+from hub.rates import Rates
+from hub.rules.able import FEATURES, KINDS, NFTABLES
 from hub.units import format_duration
 
 log = structlog.get_logger(__name__)
 
-NAME: Final = "nftables"
+NAME: Final = NFTABLES
 SYNPROXY_STATISTICS: Final = "net/stat/synproxy"
 REMEMBERED: Final = 10_000
 """Mitigations whose last revision is kept, to tell an overtaken call."""
@@ -76,7 +78,9 @@ class NftablesEngine:
 
     def capabilities(self) -> Capabilities:
         """Say what this engine can do."""
-        return Capabilities(kinds=KINDS, leases=True, hides_traffic=False)
+        return Capabilities(
+            kinds=KINDS, leases=True, hides_traffic=False, features=FEATURES[NFTABLES]
+        )
 
     async def start(self) -> None:
         """Install the table, or adopt it with all that is live in it.
@@ -158,6 +162,10 @@ class NftablesEngine:
             return Health(ok=False, detail=f"table {self._table.name} is not as we made it")
         beside = f" beside {', '.join(standing.beside)}" if standing.beside else ""
         return Health(ok=True, detail=f"table {self._table.name} stands{beside}")
+
+    async def rates(self) -> Mapping[str, Rates]:
+        """Return nothing: it does not measure."""
+        return {}
 
     async def telemetry(self) -> Mapping[str, int]:
         """Return packets by what was done with them, since the table was installed."""

@@ -26,6 +26,7 @@ from hub.engines.nftables.expr import (
 )
 from hub.engines.nftables.layout import address_type, protocol, whole
 from hub.engines.nftables.profile import OWN, Draft
+from hub.errors import EnginePermanentError
 from hub.net import IPNetwork
 from hub.rules.actions import Sorb
 
@@ -46,9 +47,10 @@ def sorb_draft(target: IPNetwork, action: Sorb, interface: str | None, max_sourc
     """
     version = target.version
     source = field(protocol(version), "saddr")
-    meters = [("", source, action.pps)]
+    threshold = _threshold(action, target)
+    meters = [("", source, threshold)]
     if version == 6:  # noqa: PLR2004
-        meters.append(("64", masked(source, SITE_MASK), action.pps * SITE_FACTOR))
+        meters.append(("64", masked(source, SITE_MASK), threshold * SITE_FACTOR))
     seconds = math.ceil(action.block)
     rules: list[list[Json]] = []
     chains: dict[str, list[list[Json]]] = {"": rules}
@@ -74,16 +76,26 @@ def sorb_draft(target: IPNetwork, action: Sorb, interface: str | None, max_sourc
         chains=chains,
         gates={"flt": ""},
         sets=dict.fromkeys(names, (pair, max_sources)),
-        steps=_steps(action, version, max_sources),
+        steps=_steps(threshold, seconds, version, max_sources),
     )
 
 
-def _steps(action: Sorb, version: int, max_sources: int) -> tuple[str, ...]:
+def _threshold(action: Sorb, target: IPNetwork) -> int:
+    if action.pps is None or action.bps is not None:
+        raise EnginePermanentError(
+            "a threshold in bits per second is nothing that nftables can do",
+            where=str(target),
+            todo="give pps alone, or enable engines.native",
+        )
+    return action.pps
+
+
+def _steps(pps: int, seconds: int, version: int, max_sources: int) -> tuple[str, ...]:
     site: tuple[Any, ...] = ()
     if version == 6:  # noqa: PLR2004
-        site = (f"and each /64 that exceeds {action.pps * SITE_FACTOR} packets/s",)
+        site = (f"and each /64 that exceeds {pps * SITE_FACTOR} packets/s",)
     return (
-        f"block each source that exceeds {action.pps} packets/s for {math.ceil(action.block)} s",
+        f"block each source that exceeds {pps} packets/s for {seconds} s",
         *site,
         f"count at most {max_sources} sources at a time",
     )

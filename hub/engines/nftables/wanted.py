@@ -13,9 +13,9 @@ from hub.engines.nftables.sorb import sorb_draft
 from hub.engines.nftables.tcp import tcp_draft
 from hub.errors import EnginePermanentError
 from hub.mitigations.model import Mitigation
+from hub.rules.able import FEATURES, KINDS, NFTABLES, needs
 from hub.rules.actions import Acl, Sorb, Tcp
 
-KINDS: Final = frozenset({"tcp", "acl", "sorb"})
 WIDEST: Final = {4: 8, 6: 16}
 """Shortest prefix by family: wider than that is a mistake, not a target."""
 _ID: Final = re.compile(r"m-[A-Za-z0-9_-]{1,64}")
@@ -39,6 +39,12 @@ def wanted(mitigation: Mitigation, config: NftablesConfig) -> Wanted:
     if target.prefixlen < WIDEST[target.version]:
         raise EnginePermanentError(
             f"{target} is wider than /{WIDEST[target.version]}", where=where, todo="name a narrower"
+        )
+    if missing := needs(action) - FEATURES[NFTABLES]:
+        raise EnginePermanentError(
+            f"nftables cannot do {', '.join(sorted(missing))}",
+            where=where,
+            todo="enable engines.native, or take it out of the rule",
         )
     interface = interface_of(service, config)
     if isinstance(action, Tcp):

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native engine: the hub's side of synproxyd, which answers, filters and limits in XDP.
+
+What is in force ends there at its deadline, with the hub dead, and with synproxyd dead too. XDP
+stands in front of the detector's capture, so that the detector goes blind for what is met: the end
+of an attack is seen by the rates measured here.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+
+from hub.clock import Clock
+from hub.config import NativeEngine as NativeConfig
+from hub.config import Service
+from hub.engines.native.answers import in_force, listed, measured, revisions
+from hub.engines.native.client import Client, Hello, Json
+from hub.engines.native.keys import IsnKeys
+from hub.engines.native.translate import Request, request, watch
+from hub.errors import EngineError, EnginePermanentError, EngineTemporaryError
+from hub.mitigations.engine import Capabilities, Health, Installed, Plan
+from hub.mitigations.model import Mitigation
+from hub.rates import Rates
+from hub.rules.able import FEATURES, KINDS, NATIVE
+
+log = structlog.get_logger(__name__)
+
+WATCH_LEASE_MS: Final = 120_000
+WATCH_RENEWAL: Final = 40.0
+_MOST_PARTS: Final = 64
+
+
+class NativeEngine:
+    """Implements `hub.mitigations.engine.Engine` on synproxyd.
+
+    Args:
+        config: the engine's section of the configuration.
+        services: watched in peace, where the configuration says so.
+        clock: the time that deadlines are in.
+        keys: where the keys of protected servers are looked up.
+    """
+
+    def __init__(
+        self, config: NativeConfig, services: Sequence[Service], clock: Clock, keys: IsnKeys
+    ) -> None:
+        self._config, self._clock, self._keys = config, clock, keys
+        self._services = services if config.learn else ()
+        self._client = Client(config.socket, config.command_timeout, clock)
+        self._started: tuple[int, int] | None = None
+        self._watched_until = 0.0
+        self._unwatched = ""
+
+    @property
+    def name(self) -> str:
+        """Name in the configuration and the ledger."""
+        return NATIVE
+
+    def capabilities(self) -> Capabilities:
+        """Say what this engine can do."""
+        return Capabilities(kinds=KINDS, leases=True, hides_traffic=True, features=FEATURES[NATIVE])
+
+    async def start(self) -> None:
+        """Connect; what an earlier run of the hub left stays in force."""
+        await self._greeted()
+        await self._watch_services()
+
+    async def close(self) -> None:
+        """Close the connection; everything stays in force."""
+        await self._client.close()
+
+    async def plan(self, mitigation: Mitigation) -> Plan:
+        """Let synproxyd check the very request that `apply` would make."""
+        asked = self._request(mitigation)
+        hello = await self._greeted()
+        answer = await self._client.ask("put", check=True, **asked.fields)
+        places = ", ".join(f"{one.name} ({one.mode})" for one in hello.interfaces)
+        outcome = str(answer.get("outcome", "would_create")).replace("_", " ")
+        return Plan((f"{outcome} {mitigation.id} in XDP on {places}", *asked.steps))
+
+    async def apply(self, mitigation: Mitigation) -> None:
+        """Put `mitigation` in force until its deadline; again with a new deadline renews it."""
+        await self._client.ask("put", **self._request(mitigation).fields)
+
+    async def release(self, mitigation: Mitigation) -> None:
+        """Take `mitigation` back; nothing there is success."""
+        await self._client.ask("delete", id=mitigation.id, revision=mitigation.revision)
+
+    async def withdraw(self, installed: Installed) -> None:
+        """Take back something of ours that the ledger does not know."""
+        if not installed.mitigation_id:
+            raise EnginePermanentError(
+                "is not ours", where=installed.what, todo="remove it by hand if nobody needs it"
+            )
+        there = revisions(await self._listed())
+        revision = there.get(installed.mitigation_id)
+        if revision is not None:
+            await self._client.ask("delete", id=installed.mitigation_id, revision=revision)
+
+    async def inventory(self) -> Sequence[Installed]:
+        """Read back what is really there, ours by tag and foreign."""
+        return in_force(await self._listed())
+
+    async def health(self) -> Health:
+        """Say whether synproxyd answers and its program is attached."""
+        try:
+            hello = await self._greeted()
+            answer = await self._client.ask("stats")
+        except EngineError as error:
+            return Health(ok=False, detail=str(error))
+        attached = {str(one.get("interface")) for one in answer.get("programs", ())}
+        gone = [one.name for one in hello.interfaces if one.name not in attached]
+        if gone or not hello.interfaces:
+            where = ", ".join(gone) or "any interface"
+            return Health(
+                ok=False,
+                detail=f"synproxyd's program is not attached to {where}; restart synproxyd",
+                interfaces=hello.interfaces,
+            )
+        return Health(
+            ok=True, detail=f"synproxyd {hello.daemon} answers", interfaces=hello.interfaces
+        )
+
+    async def telemetry(self) -> Mapping[str, int]:
+        """Return packets by verdict reason, and what the engine holds; keep the watches alive."""
+        await self._watch_services()
+        answer = await self._client.ask("stats")
+        counters = {str(reason): int(count) for reason, count in answer["packets"].items()}
+        counters |= {f"work.{name}": int(count) for name, count in answer["work"].items()}
+        held = ("flows", "sources", "memory_bytes")
+        return counters | {f"held.{name}": int(answer[name]) for name in held if name in answer}
+
+    async def rates(self) -> Mapping[str, Rates]:
+        """Return what is measured now, by mitigation id."""
+        return measured(await self._listed())
+
+    def _request(self, mitigation: Mitigation) -> Request:
+        return request(mitigation, self._config, self._keys, self._clock.time())
+
+    async def _listed(self) -> Json:
+        """Return all that is in force; synproxyd says it in parts where a line would be too long.
+
+        A part may begin anew from the start when what the former one ended with is over.
+        """
+        answer = await self._client.ask("list")
+        found = {one["id"]: one for one in listed(answer)}
+        for _ in range(_MOST_PARTS):
+            if not (after := answer.get("more_after")):
+                return {"mitigations": list(found.values())}
+            answer = await self._client.ask("list", after=after)
+            found |= {one["id"]: one for one in listed(answer)}
+        raise EngineTemporaryError("synproxyd's list does not end", todo="see synproxyd's log")
+
+    async def _greeted(self) -> Hello:
+        hello = await self._client.hello()
+        if hello.started != self._started:
+            self._started, self._watched_until = hello.started, 0.0
+            log.info(
+                "native.connected",
+                daemon=hello.daemon,
+                pid=hello.started[0],
+                interfaces=[f"{one.name} {one.mode}" for one in hello.interfaces],
+            )
+        return hello
+
+    async def _watch_services(self) -> None:
+        """Learn flows that are open, so that they survive a `tcp` that comes later."""
+        await self._greeted()
+        now = self._clock.monotonic()
+        if now < self._watched_until:
+            return
+        trouble = ""
+        for service in self._services:
+            for number, prefix in enumerate(service.prefixes):
+                asked = watch(service.name, number, prefix, service.tcp_ports, WATCH_LEASE_MS)
+                trouble = await self._try_watch(asked.fields) or trouble
+        self._watched_until = now + WATCH_RENEWAL
+        if trouble and trouble != self._unwatched:
+            log.warning(
+                "native.watch_failed",
+                why=trouble,
+                todo="connections that are open when an attack begins may break",
+            )
+        self._unwatched = trouble
+
+    async def _try_watch(self, fields: dict[str, Any]) -> str:
+        try:
+            await self._client.ask("put", **fields)
+        except EngineError as error:
+            return f"{fields['id']}: {error.what}"
+        return ""

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole hub on a real synproxyd: measured each second, shown, and found again after a restart."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.lab import synproxyd
+from tests.support.hub_process import HubProcess, until
+from tests.support.native import Synproxyd, synproxyd_running
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Synproxyd]:
+    """Run a synproxyd."""
+    folder = tmp_path / "native"
+    folder.mkdir()
+    with synproxyd_running(folder) as made:
+        yield made
+
+
+@pytest.fixture
+def hub(tmp_path: Path, daemon: Synproxyd) -> Iterator[HubProcess]:
+    """Run a hub whose first engine is native."""
+    made = HubProcess(tmp_path, native=daemon.control)
+    with made:
+        yield made
+
+
+def test_ban_when_native_is_enabled_then_synproxyd_has_it_and_status_shows_it(
+    hub: HubProcess, daemon: Synproxyd
+) -> None:
+    """Native before nftables; rates of each mitigation, mode of each interface, metrics."""
+    hub.send("ban")
+    until("active", hub.active)
+    (row,) = hub.active()
+    assert row["engine"] == "native"
+    assert list(synproxyd.in_force(daemon.control)) == [row["id"]]
+    until("measured", lambda: hub.active()[0]["rates"] is not None)
+    assert hub.active()[0]["rates"]["hostile_pps"] == 0
+    engines = {one["name"]: one for one in hub.get("/v1/status")["engines"]}
+    assert engines["native"]["interfaces"] == [{"name": "outside", "mode": "native"}]
+    assert [one["id"] for one in engines["native"]["busiest"]] == [row["id"]]
+    assert engines["nftables"]["rates"] is None
+    _, metrics = hub.request("GET", "/metrics")
+    wanted = '{engine="native",interface="outside",mode="native"} 1.0'
+    assert f"fnm_hub_engine_interface{wanted}" in metrics
+    assert 'fnm_hub_engine_rate{engine="native",rate="hostile",service="none"} 0.0' in metrics
+
+
+def test_unban_when_the_engine_has_seen_nothing_then_it_is_quiet_and_ends(
+    hub: HubProcess, daemon: Synproxyd
+) -> None:
+    """A ban without traffic behind it is over five seconds after its beginning."""
+    hub.send("ban")
+    until("active", hub.active)
+    hub.send("unban")
+    attack = hub.attacks()[0]
+    assert (attack["state"], attack["held"]) == ("ending", "held by engine rates")
+    assert hub.get("/v1/status")["counts"]["attacks"]["held"] == 1
+    until("over", lambda: not hub.attacks(), seconds=15)
+    until("released", lambda: not synproxyd.in_force(daemon.control))
+    assert len(hub.logged("attack.quiet")) == 1
+    _, metrics = hub.request("GET", "/metrics")
+    assert "fnm_hub_attacks_quiet_total 1.0" in metrics
+
+
+def test_synproxyd_when_gone_and_back_then_said_and_found_again(
+    hub: HubProcess, daemon: Synproxyd
+) -> None:
+    """Not ready while it is away; afterwards new orders are carried out within seconds."""
+    daemon.kill()
+    until("noticed", lambda: hub.request("GET", "/readyz")[0] == 503, seconds=15)
+    assert len(hub.logged("engine.not_measured")) == 1
+    _, metrics = hub.request("GET", "/metrics")
+    place = '{engine="native",interface="outside",mode="native"}'
+    assert f"fnm_hub_engine_interface{place} 0.0" in metrics
+    hub.send("ban")
+    until("it waits", lambda: [row for row in hub.mitigations() if row["error"]])
+    daemon.start()
+    until("active", hub.active, seconds=5)
+    until("said", lambda: hub.logged("engine.measured_again"), seconds=5)
+
+
+def test_reload_when_rules_need_the_native_engine_then_they_load(hub: HubProcess) -> None:
+    """What the engine measures may be asked for; what it cannot do may not."""
+    rule = "{name: a, when: {engine: {syn_pps: '> 5'}}, then: [tcp: {mode: reset}], ttl: 1m}"
+    hub.write_rules(f"rules: [{rule}]")
+    assert hub.post("/v1/reload")[0] == 200
+    hub.write_rules("rules: [{name: a, when: always, then: [tcp: {mode: rest}], ttl: 1m}]")
+    status, answer = hub.post("/v1/reload")
+    assert status == 422
+    assert "kernel" in json.dumps(answer)
