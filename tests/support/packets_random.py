@@ -127,6 +127,8 @@ class Traffic:
         destination = rng.choice(mine)
         if rng.random() < 0.01:
             source = destination
+        if not four and rng.random() < 0.01:
+            destination = packed("::ffff:" + rng.choice([text for text in HOSTS if "." in text]))
         return source, destination
 
     def _link(self) -> Link:
