@@ -53,9 +53,23 @@ FNM_INLINE __u32 fnm_cookie_hash(const __u64 *key, const struct fnm_packet *p, _
 	return fnm_sip_end(&sip, 0, 40);
 }
 
-FNM_INLINE __u32 fnm_cookie_minute(const struct fnm_tcp *tcp, __u64 now_ms)
+/* The minute that was asked for last: a division costs as much as a table. */
+struct fnm_minute {
+	__u64 begins; /* ms of the server's clock */
+	__u32 count;
+	__u32 pad;
+};
+
+FNM_INLINE __u32 fnm_cookie_minute(const struct fnm_tcp *tcp, __u64 now_ms, struct fnm_minute *last)
 {
-	return (now_ms + tcp->cookie_offset) / FNM_MINUTE_MS;
+	__u64 clock = now_ms + tcp->cookie_offset, count;
+
+	if (clock - last->begins >= FNM_MINUTE_MS) {
+		count = clock / FNM_MINUTE_MS;
+		last->begins = count * FNM_MINUTE_MS;
+		last->count = count;
+	}
+	return last->count;
 }
 
 /* Both hashes, less what is no hash. Kept from being mixed with each other and with what surrounds
@@ -83,9 +97,8 @@ fnm_cookie_hashes6(const struct fnm_tcp *tcp, const struct fnm_packet *p, __u32 
 }
 
 FNM_INLINE __u32 fnm_cookie_make(const struct fnm_tcp *tcp, const struct fnm_packet *p, __u32 seq,
-				 __u32 index, __u64 now_ms, const int v6)
+				 __u32 index, __u32 count, const int v6)
 {
-	__u32 count = fnm_cookie_minute(tcp, now_ms);
 
 	return seq + (v6 ? fnm_cookie_hashes6(tcp, p, count, index)
 			 : fnm_cookie_hashes4(tcp, p, count, index));
@@ -93,10 +106,9 @@ FNM_INLINE __u32 fnm_cookie_make(const struct fnm_tcp *tcp, const struct fnm_pac
 
 /* `seq` and `ack` as in the segment that answers the SYN-ACK. */
 FNM_INLINE int fnm_cookie_valid(const struct fnm_tcp *tcp, const struct fnm_packet *p, __u32 seq,
-				__u32 ack, __u64 now_ms, const int v6)
+				__u32 ack, __u32 count, const int v6)
 {
 	const __u64(*key)[2] = v6 ? tcp->cookie6_key : tcp->cookie_key;
-	__u32 count = fnm_cookie_minute(tcp, now_ms);
 	__u32 cookie = ack - 1 - (seq - 1) - fnm_cookie_hash(key[0], p, 0, v6);
 	/* The age tells most of what is forged, before the second hash. */
 	__u32 age = (count - (cookie >> FNM_COOKIE_BITS)) & 0xff;

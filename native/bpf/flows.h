@@ -10,8 +10,8 @@
 
 #include "faults.h"
 
+#include "cookie.h"
 #include "maps.h"
-#include "packet.h"
 #include "rate.h"
 
 /* What a judgement works with, beside the packet: copied, as functions that the verifier checks by
@@ -20,6 +20,7 @@ struct fnm_context {
 	__u64 now;  /* engine ms */
 	__u32 seen; /* the same as tables keep it */
 	__u32 seed, flow_idle, flow_closing, source_idle, inserts_per_second;
+	struct fnm_minute minute;	 /* of the packet before */
 	__u32 filter[2], filter_mask[2]; /* element of `filters` to look at, and its mask */
 };
 

@@ -164,8 +164,8 @@ FNM_INLINE __u32 fnm_proxy_of(const struct fnm_policy *policy, const struct fnm_
 	return 0;
 }
 
-FNM_INLINE int fnm_run_proxies(struct xdp_md *ctx, const struct fnm_context *c,
-			       struct fnm_packet *p, const struct fnm_policy *policy, __u32 *by)
+FNM_INLINE int fnm_run_proxies(struct xdp_md *ctx, struct fnm_context *c, struct fnm_packet *p,
+			       const struct fnm_policy *policy, __u32 *by)
 {
 	int tcp = p->protocol == IPPROTO_TCP, whole = p->fragment == FNM_WHOLE;
 	struct fnm_slot *slot;
@@ -243,7 +243,7 @@ FNM_INLINE int fnm_undecided(struct xdp_md *ctx, const struct fnm_context *c, st
 	return enforcing ? FNM_R_not_concerned : FNM_R_unprotected;
 }
 
-FNM_INLINE int fnm_decide(struct xdp_md *ctx, const struct fnm_context *c, struct fnm_packet *p,
+FNM_INLINE int fnm_decide(struct xdp_md *ctx, struct fnm_context *c, struct fnm_packet *p,
 			  const struct fnm_policy *policy, __u32 *by)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;

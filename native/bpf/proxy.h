@@ -88,12 +88,12 @@ FNM_INLINE int fnm_ceiling(const struct fnm_tcp *tcp, const struct fnm_packet *p
 #ifdef FNM_ORACLE
 /* Test build: cookies of the kernel that this runs on, so that it can be the protected server. */
 FNM_INLINE __u32 fnm_cookie(const struct fnm_tcp *tcp, const struct fnm_packet *p, void *data,
-			    void *end, __u32 seq, __u32 index, __u64 now, const int v6)
+			    void *end, __u32 seq, __u32 index, __u32 count, const int v6)
 {
 	void *ip = fnm_at(data, p->l3, FNM_MAX_L3), *th = fnm_at(data, p->l4, FNM_MAX_L4);
 	__s64 cookie = 0;
 
-	(void)tcp, (void)seq, (void)index, (void)now;
+	(void)tcp, (void)seq, (void)index, (void)count;
 	if (!ip || !th || ip + sizeof(struct ipv6hdr) > end)
 		return 0;
 		/* The helper's length must be a constant for the verifier. */
@@ -108,11 +108,11 @@ FNM_INLINE __u32 fnm_cookie(const struct fnm_tcp *tcp, const struct fnm_packet *
 }
 
 FNM_INLINE int fnm_valid(const struct fnm_tcp *tcp, const struct fnm_packet *p, void *data,
-			 void *end, __u32 seq, __u32 ack, __u64 now, const int v6)
+			 void *end, __u32 seq, __u32 ack, __u32 count, const int v6)
 {
 	void *ip = fnm_at(data, p->l3, FNM_MAX_L3), *th = fnm_tcp_of(p, data, end);
 
-	(void)tcp, (void)seq, (void)ack, (void)now;
+	(void)tcp, (void)seq, (void)ack, (void)count;
 	if (!ip || !th || ip + (v6 ? 40 : 20) > end)
 		return 0;
 	if (v6)
@@ -121,19 +121,19 @@ FNM_INLINE int fnm_valid(const struct fnm_tcp *tcp, const struct fnm_packet *p, 
 }
 #else
 FNM_INLINE __u32 fnm_cookie(const struct fnm_tcp *tcp, const struct fnm_packet *p, void *data,
-			    void *end, __u32 seq, __u32 index, __u64 now, const int v6)
+			    void *end, __u32 seq, __u32 index, __u32 count, const int v6)
 {
 	(void)data;
 	(void)end;
-	return fnm_cookie_make(tcp, p, seq, index, now, v6);
+	return fnm_cookie_make(tcp, p, seq, index, count, v6);
 }
 
 FNM_INLINE int fnm_valid(const struct fnm_tcp *tcp, const struct fnm_packet *p, void *data,
-			 void *end, __u32 seq, __u32 ack, __u64 now, const int v6)
+			 void *end, __u32 seq, __u32 ack, __u32 count, const int v6)
 {
 	(void)data;
 	(void)end;
-	return fnm_cookie_valid(tcp, p, seq, ack, now, v6);
+	return fnm_cookie_valid(tcp, p, seq, ack, count, v6);
 }
 #endif
 
@@ -145,8 +145,8 @@ FNM_INLINE int fnm_wants_ecn(const struct fnm_packet *p, const struct fnm_slot *
 	       (!p->ecn || p->reserved & FNM_TCP_AE);
 }
 
-FNM_INLINE int fnm_answer_syn(struct xdp_md *ctx, const struct fnm_context *c,
-			      const struct fnm_packet *p, const struct fnm_slot *slot, const int v6)
+FNM_INLINE int fnm_answer_syn(struct xdp_md *ctx, struct fnm_context *c, const struct fnm_packet *p,
+			      const struct fnm_slot *slot, const int v6)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	const struct fnm_tcp *tcp = &slot->tcp;
@@ -176,7 +176,8 @@ FNM_INLINE int fnm_answer_syn(struct xdp_md *ctx, const struct fnm_context *c,
 		}
 		tsval = fnm_ts_cookie(tcp, slot->flags, p, options, c->now, v6);
 	}
-	a.seq = fnm_cookie(tcp, p, data, end, seq, fnm_mss_index(syn.mss, v6), c->now, v6);
+	a.seq = fnm_cookie(tcp, p, data, end, seq, fnm_mss_index(syn.mss, v6),
+			   fnm_cookie_minute(tcp, c->now, &c->minute), v6);
 	a.ack = seq + 1;
 	a.window = tcp->window;
 	a.ttl = tcp->ttl;
@@ -186,13 +187,13 @@ FNM_INLINE int fnm_answer_syn(struct xdp_md *ctx, const struct fnm_context *c,
 	return fnm_write(ctx, p, &a, v6) ? FNM_R_cookie_sent : FNM_R_no_room;
 }
 
-FNM_GLOBAL int fnm_answer_syn4(struct xdp_md *ctx, const struct fnm_context *c,
+FNM_GLOBAL int fnm_answer_syn4(struct xdp_md *ctx, struct fnm_context *c,
 			       const struct fnm_packet *p, const struct fnm_slot *slot)
 {
 	return c && p && slot ? fnm_answer_syn(ctx, c, p, slot, 0) : FNM_R_no_state;
 }
 
-FNM_GLOBAL int fnm_answer_syn6(struct xdp_md *ctx, const struct fnm_context *c,
+FNM_GLOBAL int fnm_answer_syn6(struct xdp_md *ctx, struct fnm_context *c,
 			       const struct fnm_packet *p, const struct fnm_slot *slot)
 {
 	return c && p && slot ? fnm_answer_syn(ctx, c, p, slot, 1) : FNM_R_no_state;
@@ -224,9 +225,8 @@ FNM_INLINE int fnm_admit_sighted(const struct fnm_context *c, struct fnm_slot *s
 }
 
 /* A segment that opens nothing and belongs to no known flow. */
-FNM_INLINE int fnm_judge_unknown(struct xdp_md *ctx, const struct fnm_context *c,
-				 struct fnm_packet *p, struct fnm_slot *slot, __u64 hash,
-				 const int v6)
+FNM_INLINE int fnm_judge_unknown(struct xdp_md *ctx, struct fnm_context *c, struct fnm_packet *p,
+				 struct fnm_slot *slot, __u64 hash, const int v6)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct fnm_tcp *tcp = &slot->tcp;
@@ -241,7 +241,8 @@ FNM_INLINE int fnm_judge_unknown(struct xdp_md *ctx, const struct fnm_context *c
 	ack = bpf_ntohl(th->ack);
 	if (!(p->flags & FNM_TCP_ACK))
 		return FNM_R_cookie_bad;
-	if (fnm_valid(tcp, p, data, end, seq, ack, c->now, v6)) {
+	if (fnm_valid(tcp, p, data, end, seq, ack, fnm_cookie_minute(tcp, c->now, &c->minute),
+		      v6)) {
 		fnm_source_insert(c, p);
 		if (slot->mode != FNM_ISN_SYNC)
 			return fnm_answer_reset(ctx, p, ack, tcp->ttl);
@@ -313,7 +314,7 @@ FNM_INLINE int fnm_admit_syn(const struct fnm_context *c, const struct fnm_packe
 	       (tcp->unknown.interval && fnm_take_one(&tcp->unknown, c->now));
 }
 
-FNM_INLINE int fnm_judge_tcp(struct xdp_md *ctx, const struct fnm_context *c, struct fnm_packet *p,
+FNM_INLINE int fnm_judge_tcp(struct xdp_md *ctx, struct fnm_context *c, struct fnm_packet *p,
 			     struct fnm_slot *slot, const int v6)
 {
 	__u8 main = p->flags & (FNM_TCP_SYN | FNM_TCP_ACK | FNM_TCP_RST);
