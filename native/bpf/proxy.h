@@ -4,7 +4,7 @@
 #define FNM_PROXY_H
 
 #include "answer.h"
-#include "flows.h"
+#include "sightings.h"
 
 FNM_INLINE int fnm_flags_bad(__u8 flags)
 {
