@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.bpf_bench import FAMILIES, Bench, Ends
+from tests.support.bpf_bench import FAMILIES, MODES, Bench, Ends, bench_of
 from tests.support.model_cookie import (
     cookie_timestamp,
     timestamp_offset,
     timestamp_offset_host,
 )
-from tests.support.model_scene import Slot, Tcp
 from tests.support.packets import (
     ACK,
     AE,
@@ -36,12 +35,6 @@ from tests.support.packets import (
 )
 
 NOPS = NOP + NOP
-MODES = pytest.mark.parametrize("mode", ["isn-sync", "reset"])
-
-
-def bench_of(**fields: Any) -> Bench:
-    """Return a bench with one tcp countermeasure on both servers."""
-    return Bench(Slot(settings=Tcp(**fields)))
 
 
 def answer(bench: Bench, syn: Segment, options: bytes, *, index: int, **fields: Any) -> Segment:

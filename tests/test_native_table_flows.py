@@ -2,12 +2,11 @@
 """Who is known: flows, proven sources, sightings; and what unknown segments meet."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from tests.support import bpf_abi as abi
-from tests.support.bpf_bench import FAMILIES, Bench, Ends
+from tests.support.bpf_bench import FAMILIES, MODES, Bench, Ends, bench_of, good
 from tests.support.bpf_fuzz import flows
 from tests.support.model_scene import SECOND_NS, Rate, Slot, Tcp, per_second
 from tests.support.packets import (
@@ -18,24 +17,6 @@ from tests.support.packets import (
     SYN,
     mss,
 )
-
-MODES = pytest.mark.parametrize("mode", ["isn-sync", "reset"])
-
-
-def bench_of(**fields: Any) -> Bench:
-    """Return a bench with one tcp countermeasure on both servers."""
-    return Bench(Slot(settings=Tcp(**fields)))
-
-
-def good(mode: str) -> str:
-    """Return the reason for a valid cookie."""
-    return "cookie_good" if mode == "isn-sync" else "reset_sent"
-
-
-def sent_number(frame: bytes, ends: Ends) -> int:
-    """Return the sequence number in a frame without tags."""
-    at = (34 if ends.family == 4 else 54) + 4
-    return int.from_bytes(frame[at : at + 4], "big")
 
 
 @FAMILIES

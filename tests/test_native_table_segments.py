@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How options are read, which segments are SYNs, which cannot be genuine, and checksums."""
 
-from typing import Any
-
 import pytest
 
-from tests.support.bpf_bench import FAMILIES, V4, V6, Bench, Ends
+from tests.support.bpf_bench import FAMILIES, MODES, V4, V6, Bench, Ends, bench_of
 from tests.support.model_scene import Slot, Tcp
 from tests.support.packets import (
     ACK,
@@ -30,12 +28,6 @@ from tests.support.packets import (
 )
 
 NOPS = NOP + NOP
-MODES = pytest.mark.parametrize("mode", ["isn-sync", "reset"])
-
-
-def bench_of(**fields: Any) -> Bench:
-    """Return a bench with one tcp countermeasure on both servers."""
-    return Bench(Slot(settings=Tcp(**fields)))
 
 
 @FAMILIES

@@ -4,45 +4,19 @@
 import random
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any
 
 from tests.support import bpf_abi as abi
-from tests.support.bpf_bench import FAMILIES, V4, V6, Bench, Ends
-from tests.support.model_scene import FOREVER, Rate, Rule, Scene, Slot, Sorb, Tcp, per_second
+from tests.support.bpf_bench import FAMILIES, V4, V6, Bench, Ends, later_fragment, query
+from tests.support.model_scene import FOREVER, Rate, Scene, Slot, Sorb, Tcp, per_second
 from tests.support.packets import (
     ACK,
-    FRAGMENT,
     RST,
     SYN,
     TCP,
-    UDP,
-    Datagram,
     packed,
-    udp,
 )
 
 SCTP = 132
-
-
-def acl(*rules: Rule, **fields: Any) -> Slot:
-    """Return a filter."""
-    return Slot(settings=list(rules), **fields)
-
-
-def query(
-    ends: Ends, sport: int = 40000, dport: int = 53, size: int = 0, **fields: Any
-) -> Datagram:
-    """Return a UDP datagram to the server."""
-    source = fields.get("source", ends.client)
-    content = udp(source, ends.server, sport, dport, b"q" * size)
-    return ends.ip(UDP, content, **fields)
-
-
-def later_fragment(ends: Ends, protocol: int = UDP) -> Datagram:
-    """Return a fragment that is not the first."""
-    if ends.family == 4:
-        return ends.ip(protocol, bytes(16), fragment=1)
-    return ends.ip(protocol, bytes(16), extensions=((FRAGMENT, bytes([0, 0, 0, 8, 0, 0, 0, 1])),))
 
 
 # sorb

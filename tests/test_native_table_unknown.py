@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.bpf_bench import FAMILIES, V4, V6, Bench, Ends
+from tests.support.bpf_bench import FAMILIES, MODES, V4, V6, Bench, Ends, bench_of
 from tests.support.model import ceiling_place
 from tests.support.model_scene import FOREVER, Rate, Slot, Tcp, per_second
 from tests.support.packets import (
@@ -22,13 +22,6 @@ from tests.support.packets import (
     icmp,
     linux,
 )
-
-MODES = pytest.mark.parametrize("mode", ["isn-sync", "reset"])
-
-
-def bench_of(**fields: Any) -> Bench:
-    """Return a bench with one tcp countermeasure on both servers."""
-    return Bench(Slot(settings=Tcp(**fields)))
 
 
 @FAMILIES

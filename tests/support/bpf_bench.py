@@ -13,9 +13,9 @@ from tests.support import bpf_abi as abi
 from tests.support.bpf_engine import FROZEN, REAL, Engine, Outcome
 from tests.support.model import Model
 from tests.support.model_cookie import MINUTE_MS, cookie
-from tests.support.model_scene import Network, Scene, Slot, Tcp
+from tests.support.model_scene import Network, Rule, Scene, Slot, Tcp
 from tests.support.native_build import built
-from tests.support.packets import ACK, Datagram, Segment, packed
+from tests.support.packets import ACK, FRAGMENT, UDP, Datagram, Segment, packed, udp
 
 _U64: Final = (1 << 64) - 1
 
@@ -159,3 +159,43 @@ class Bench:
 
 
 __all__ = ["FAMILIES", "FROZEN", "REAL", "V4", "V6", "Bench", "Ends", "Outcome", "engine", "faulty"]
+
+
+MODES: Final = pytest.mark.parametrize("mode", ["isn-sync", "reset"])
+
+
+def bench_of(**fields: Any) -> Bench:
+    """Return a bench with one tcp countermeasure on both servers."""
+    return Bench(Slot(settings=Tcp(**fields)))
+
+
+def good(mode: str) -> str:
+    """Return the reason for a valid cookie."""
+    return "cookie_good" if mode == "isn-sync" else "reset_sent"
+
+
+def sent_number(frame: bytes, ends: Ends) -> int:
+    """Return the sequence number in a frame without tags."""
+    at = (34 if ends.family == 4 else 54) + 4
+    return int.from_bytes(frame[at : at + 4], "big")
+
+
+def acl(*rules: Rule, **fields: Any) -> Slot:
+    """Return a filter."""
+    return Slot(settings=list(rules), **fields)
+
+
+def query(
+    ends: Ends, sport: int = 40000, dport: int = 53, size: int = 0, **fields: Any
+) -> Datagram:
+    """Return a UDP datagram to the server."""
+    source = fields.get("source", ends.client)
+    content = udp(source, ends.server, sport, dport, b"q" * size)
+    return ends.ip(UDP, content, **fields)
+
+
+def later_fragment(ends: Ends, protocol: int = UDP) -> Datagram:
+    """Return a fragment that is not the first."""
+    if ends.family == 4:
+        return ends.ip(protocol, bytes(16), fragment=1)
+    return ends.ip(protocol, bytes(16), extensions=((FRAGMENT, bytes([0, 0, 0, 8, 0, 0, 0, 1])),))
