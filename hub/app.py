@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -22,10 +22,15 @@ from hub.daemon import HubDaemon
 from hub.documents import MEMORY_KEY, Memory, read_attack, read_memory, read_mitigation, readable
 from hub.engine_watch import EngineWatch
 from hub.engines.build import build_engines
+from hub.engines.native.engine import NativeEngine
 from hub.errors import ConfigError, HubError, IntakeError, StoreError
 from hub.intake.envelope import decode, encode
 from hub.intake.model import Action
 from hub.intake.spool import Spool
+from hub.isn_sync.prober import Prober
+from hub.isn_sync.rights import probing
+from hub.isn_sync.sync import IsnSync
+from hub.isn_watch import IsnWatch
 from hub.loading import read_all
 from hub.log import configure
 from hub.meter import Meter
@@ -36,6 +41,7 @@ from hub.mitigations.ledger import Ledger
 from hub.pipeline.events import remember_unban, resume
 from hub.pipeline.operating import redecide
 from hub.pipeline.state import State
+from hub.rules.able import NATIVE
 from hub.rules.ruleset import RuleSet
 from hub.runner import Runner
 from hub.store.journal import Journal
@@ -63,16 +69,18 @@ def run(config_path: Path) -> int:
         sys.stderr.write("".join(f"{problem}\n" for problem in error.problems))
         return 1
     configure(config.log.level, config.log.format)
+    wants_probe = _has_agents(config)
     try:
-        asyncio.run(_main(config_path, config, rules))
+        with probing(SystemClock()) if wants_probe else nullcontext() as prober:
+            asyncio.run(_main(config_path, config, rules, prober))
     except HubError as error:
         log.error("hub.stopped", why=str(error))
         return 1
     return 0
 
 
-async def _main(config_path: Path, config: Config, rules: RuleSet) -> None:
-    async with running(config_path, config, rules) as (daemon, _bound, tasks):
+async def _main(config_path: Path, config: Config, rules: RuleSet, prober: Prober | None) -> None:
+    async with running(config_path, config, rules, prober) as (daemon, _bound, tasks):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, tasks.finish)
@@ -92,7 +100,7 @@ async def _reload(daemon: HubDaemon) -> None:
 
 @asynccontextmanager
 async def running(
-    config_path: Path, config: Config, rules: RuleSet
+    config_path: Path, config: Config, rules: RuleSet, prober: Prober | None = None
 ) -> AsyncIterator[tuple[HubDaemon, Bound, Tasks]]:
     """Run every part of the hub until the context ends; what protects stays in force."""
     async with AsyncExitStack() as stack:
@@ -101,11 +109,15 @@ async def running(
         settings = await Settings.read(journal)
         left = _Left(await journal.open_attacks(), await journal.open_mitigations())
         clock = await _steady_clock(settings, left)
-        engines = build_engines(config, clock=clock, kept=Section(settings, "engine:"))
+        metrics, stream = Metrics(), Stream()
+        isn: IsnSync | None = None
+        if _has_agents(config):
+            opened = IsnSync.opened(config.isn_sync, config.services, clock, metrics, prober)
+            isn = await stack.enter_async_context(opened)
+        engines = build_engines(config, clock=clock, kept=Section(settings, "engine:"), keys=isn)
         for engine in engines.values():
             stack.push_async_callback(engine.close)
         tasks = await stack.enter_async_context(Tasks())
-        metrics, stream = Metrics(), Stream()
         able = {name: engine.capabilities() for name, engine in engines.items()}
         state, complete = _restore(left, settings, config, rules, able)
         runner = Runner(state, journal, settings, clock=clock, metrics=metrics, stream=stream)
@@ -122,7 +134,7 @@ async def running(
         watch = EngineWatch(engines, runner)
         meter = Meter(engines, runner, watch.hurry)
         spool = Spool(config.intake.spool, clock)
-        daemon = HubDaemon(config_path, runner, watch, spool, clock)
+        daemon = HubDaemon(config_path, runner, watch, spool, clock, isn=isn)
         journal.on_recovery = lambda moved: _on_recovery(runner, tasks, moved)
         await watch.start_engines()
         if journal.recovered_from is not None:
@@ -130,6 +142,10 @@ async def running(
         begun = resume(state, clock.time(), complete=complete)
         redecide(state, "hub", clock.time(), begun, unasked=True)
         await runner.carry_out(begun)
+        native = engines.get(NATIVE)
+        if isn is not None and isinstance(native, NativeEngine):
+            isn.start(tasks)
+            tasks.run("watch isn-sync", IsnWatch(isn, native, runner).watch())
         tasks.run("take events", runner.take_events())
         tasks.run("tick", runner.tick_for_ever())
         tasks.run("watch engines", watch.watch())
@@ -151,6 +167,10 @@ async def running(
         )
         yield daemon, bound, tasks
         daemon.serving = False
+
+
+def _has_agents(config: Config) -> bool:
+    return config.engines.native.enabled and bool(config.isn_sync.inventory().agents)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from hub.fields import AbsolutePath, Count, Duration, Name, Network, Port, Size, StrictModel
+from hub.isn_sync.settings import IsnSync, check_servers
 from hub.net import IPAddress, IPNetwork, covers
 from hub.yamlerrors import listed, mistake, nearest
 from hub.yamlfile import load_model
@@ -244,6 +245,7 @@ class Config(StrictModel):
     api: Api = Api()
     store: Store = Store()
     engines: Engines = Engines()
+    isn_sync: IsnSync = IsnSync()
     reconcile_interval: Duration = 30.0
     log: Log = Log()
 
@@ -320,5 +322,6 @@ def load_config(path: Path) -> Config:
         ConfigError: with every mistake and its place.
     """
     config = load_model(path, Config)
+    check_servers(config.isn_sync, path)
     rules = tuple(path.parent / rule for rule in config.rules)
     return config.model_copy(update={"rules": rules})

@@ -21,6 +21,7 @@ from hub.errors import (
     ConfigError,
     IntakeError,
     OverloadedError,
+    RefusedError,
     StoreError,
 )
 from hub.guard.checks import cap_usage
@@ -28,6 +29,7 @@ from hub.intake.envelope import Envelope, decode
 from hub.intake.parse import parse
 from hub.intake.spool import Spool
 from hub.intake.view import report_view
+from hub.isn_sync.sync import IsnSync
 from hub.loading import difference, read_for_reload, warnings_of
 from hub.mitigations.model import Mitigation
 from hub.pipeline import operating
@@ -50,8 +52,10 @@ class HubDaemon:
         watch: EngineWatch,
         spool: Spool,
         clock: SteadyClock,
+        *,
+        isn: IsnSync | None = None,
     ) -> None:
-        self._config_path = config_path
+        self._config_path, self._isn = config_path, isn
         self._runner, self._watch, self._spool, self._clock = runner, watch, spool, clock
         self._started_at = clock.time()
         self._state = runner.state
@@ -186,6 +190,42 @@ class HubDaemon:
         view["audit"] = [audit_view(row) for row in audit]
         return view
 
+    # ---- agents -------------------------------------------------------------------------
+
+    def agents(self) -> list[View]:
+        """Return every agent."""
+        return [] if self._isn is None else self._isn.agents()
+
+    async def trust_agent(self, name: str, *, fingerprint: str, actor: str, reason: str) -> View:
+        """Pin the host key that an agent has offered."""
+        view = await self._agents().trust(name, fingerprint)
+        log.info("isn.host_key_trusted", agent=name, key=fingerprint, actor=actor, reason=reason)
+        return view
+
+    async def forget_agent(self, name: str, *, actor: str, reason: str) -> View:
+        """Forget the host key of an agent."""
+        view = await self._agents().forget(name)
+        log.info("isn.host_key_forgotten", agent=name, actor=actor, reason=reason)
+        return view
+
+    def key(self) -> View:
+        """Return the public key to paste on servers."""
+        return self._agents().key()
+
+    async def rotate_key(self, *, actor: str, reason: str) -> View:
+        """Make a new key for agents."""
+        view = await self._agents().rotate_key()
+        log.info("isn.key_rotated", key=view["fingerprint"], actor=actor, reason=reason)
+        return view
+
+    def _agents(self) -> IsnSync:
+        if self._isn is None:
+            raise RefusedError(
+                "no agents are configured",
+                todo="name them in isn_sync, enable engines.native, and restart the hub",
+            )
+        return self._isn
+
     def subscribe(self) -> AsyncIterator[View]:
         """Return what happens from now on."""
         return self._runner.stream.listen()
@@ -212,6 +252,8 @@ class HubDaemon:
         metrics.dry_run.set(int(self._state.config.dry_run))
         metrics.frozen.set(int(self._state.memory.frozen is not None))
         metrics.clock_skew.set(self._clock.skew())
+        if self._isn is not None:
+            self._isn.show_metrics()
         return metrics.render()
 
     # ---- what operators do --------------------------------------------------------------
@@ -333,7 +375,7 @@ class HubDaemon:
             )
         if self._spool.problem is not None:
             warnings.append(f"spool: {self._spool.problem}")
-        return warnings
+        return warnings + ([] if self._isn is None else self._isn.warnings())
 
 
 def _may_be_unban(envelope: Envelope) -> bool:

@@ -14,7 +14,16 @@ from hub.rules.selection import run_tests
 from hub.rules.words import known_of
 from hub.simulator import CoreSimulator
 
-_FIXED: Final = ("intake", "api", "store", "engines", "log", "services", "reconcile_interval")
+_FIXED: Final = (
+    "intake",
+    "api",
+    "store",
+    "engines",
+    "isn_sync",
+    "log",
+    "services",
+    "reconcile_interval",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,30 @@ class Metrics:
             "Attacks that were seen to be over by the engine's rates.",
             registry=new,
         )
+        self.agents = Gauge(
+            "fnm_hub_agents", "Agents on protected servers, by state.", ["state"], registry=new
+        )
+        self.agent_polls = Counter(
+            "fnm_hub_agent_polls",
+            "Questions to agents, by the agent's state after each.",
+            ["state"],
+            registry=new,
+        )
+        self.probes = Counter(
+            "fnm_hub_probes",
+            "Probes of protected ports, by what the SYN-ACK showed.",
+            ["verdict"],
+            registry=new,
+        )
+        self.isn_addresses = Gauge(
+            "fnm_hub_isn_addresses",
+            "Protected addresses behind agents, by how their cookies stand.",
+            ["standing"],
+            registry=new,
+        )
+        self.isn_left = Counter(
+            "fnm_hub_isn_left", "How often ISN sync was left for the fallback.", registry=new
+        )
         self.dry_run = Gauge("fnm_hub_dry_run", "1 while nothing is applied.", registry=new)
         self.frozen = Gauge("fnm_hub_frozen", "1 while nothing new may begin.", registry=new)
         self.clock_skew = Gauge(

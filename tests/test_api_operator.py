@@ -18,8 +18,10 @@ from hub.errors import ConfigError, HubError, Problem, RefusedError, StoreError
 from tests.support.api_daemon import (
     NOW,
     MemoryDaemon,
+    agent_view,
     attack_view,
     event_view,
+    key_view,
     mitigation_view,
     status_view,
 )
@@ -287,6 +289,76 @@ print(s.makefile("rb").readline().decode())
         _, out, _ = await run_python(code, str(bound.api), uid=NOBODY)
     assert out.startswith("HTTP/1.0 200 ")
     assert daemon.calls == [("freeze", "nobody", "")]
+
+
+async def test_agents_when_asked_then_items_and_the_hub_s_time(
+    session: aiohttp.ClientSession,
+) -> None:
+    """Agents and the hub's key are shown as the daemon gives them."""
+    assert await get(session, "/v1/agents") == (200, {"now": NOW, "items": [agent_view()]})
+    assert await get(session, "/v1/key") == (200, {"now": NOW, **key_view()})
+
+
+async def test_trust_when_the_key_was_shown_then_pinned_in_the_name_of_the_peer(
+    session: aiohttp.ClientSession, daemon: MemoryDaemon
+) -> None:
+    """An agent's key is pinned by its fingerprint, whatever characters are in the agent's name."""
+    name, shown = "[2001:db8::1]:7101", "SHA256:" + "+/a" * 14 + "a"
+    daemon.agent_rows = [agent_view(name=name, state="untrusted", host_key="", offered_key=shown)]
+    path = "/v1/agents/%5B2001:db8::1%5D:7101"
+    status, fields = await post(
+        session, f"{path}/trust", {"fingerprint": shown, "reason": "seen on the console"}
+    )
+    assert (status, fields["host_key"], fields["offered_key"]) == (200, shown, "")
+    assert (await post(session, f"{path}/forget"))[0] == 200
+    assert daemon.calls == [
+        (f"trust {name} {shown}", "root", "seen on the console"),
+        (f"forget {name}", "root", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        None,
+        {},
+        {"reason": "x"},
+        {"fingerprint": None},
+        {"fingerprint": "SHA256:short"},
+        {"fingerprint": "MD5:" + "A" * 43},
+        {"fingerprint": "SHA256:" + "A" * 43 + "\n"},
+        {"fingerprint": "SHA256:" + "A" * 43, "force": True},
+        {"fingerprint": "SHA256:" + "A" * 43, "reason": 7},
+        ["fingerprint"],
+    ],
+)
+async def test_trust_when_the_body_is_wrong_then_400_and_nothing_pinned(
+    session: aiohttp.ClientSession, daemon: MemoryDaemon, fields: Any
+) -> None:
+    """Without a whole fingerprint nothing is trusted."""
+    assert (await post(session, "/v1/agents/192.0.2.1/trust", fields))[0] == 400
+    assert daemon.calls == []
+
+
+@pytest.mark.parametrize("path", ["192.0.2.9/trust", "192.0.2.1/trust", "192.0.2.9/forget"])
+async def test_agent_when_unknown_or_with_another_key_then_409(
+    session: aiohttp.ClientSession, daemon: MemoryDaemon, path: str
+) -> None:
+    """What the daemon refuses is refused in its words."""
+    body = {"fingerprint": "SHA256:" + "A" * 43} if path.endswith("trust") else None
+    status, fields = await post(session, f"/v1/agents/{path}", body)
+    assert (status, fields["todo"]) == (409, "fnm-hub agents")
+    assert daemon.calls == []
+
+
+async def test_key_when_rotated_then_both_are_shown(
+    session: aiohttp.ClientSession, daemon: MemoryDaemon
+) -> None:
+    """A new key comes with the one before it and who still uses that."""
+    status, fields = await post(session, "/v1/key/rotate", {"reason": "a laptop was lost"})
+    assert (status, fields["fingerprint"]) == (200, "SHA256:" + "B" * 43)
+    assert fields["previous"]["used_by"] == ["192.0.2.1"]
+    assert daemon.calls == [("rotate", "root", "a laptop was lost")]
 
 
 async def next_items(response: aiohttp.ClientResponse, count: int) -> list[View]:

@@ -16,6 +16,7 @@ from hub.cli.arguments import build_parser
 from hub.engines.native.reasons import Reason, Verdict
 from hub.intake.parse import parse
 from hub.intake.view import report_view
+from hub.isn_sync import settings
 from hub.metrics import Metrics
 from tests.support.logevents import LEVELS, Said, log_events
 
@@ -229,8 +230,9 @@ def resolves(name: str) -> bool:
         if part not in model.model_fields:
             return False
         annotation = model.model_fields[part].annotation
-        models = re.findall(r"hub\.config\.(\w+)", str(annotation))
-        model = getattr(config, models[-1]) if models else None
+        models = re.findall(r"hub\.(?:config|isn_sync\.settings)\.(\w+)", str(annotation))
+        known = vars(config) | vars(settings)
+        model = known[models[-1]] if models else None
     return True
 
 

@@ -3,6 +3,7 @@
 
 import json
 import socket
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,10 @@ import pytest
 from hub.cli.main import main
 from hub.config import Config, Engines, NativeEngine, NftablesEngine, Service, TcpProfile
 from hub.engines.native.answers import in_force, measured, rates_of
-from hub.engines.native.keys import NoKeys, Secrets, ServerClock, ServerKeys, SynAck
+from hub.engines.native.keys import Secrets, ServerClock, ServerKeys, Standing, SynAck
 from hub.engines.native.translate import LONGEST_MS, Request, request, watch
 from hub.engines.nftables.wanted import wanted
 from hub.errors import ConfigError, EnginePermanentError, EngineTemporaryError
-from hub.net import IPNetwork
 from hub.pipeline.events import take_sighting
 from hub.rules.actions import Acl, AclRule, Action, Sorb, Tcp
 from hub.rules.load import load_rules
@@ -30,20 +30,18 @@ SECRET = "5a" * 32
 WEB = Service(name="web", prefixes=(ip_network("192.0.2.0/24"),), tcp_ports=(80, 443))
 
 
-class Keys:
-    """Knows the keys of one server."""
-
-    def lookup(self, service: str | None, target: IPNetwork) -> ServerKeys | None:
-        """Return them for the service `web`."""
-        if service != "web" or target.version != 4:
-            return None
-        secrets = Secrets(bytes.fromhex(SECRET), None, bytes(range(16)), "flow")
-        return ServerKeys(secrets, SynAck(ttl=63), ServerClock(1, 2, 3))
+KEYS = ServerKeys(
+    Secrets(bytes.fromhex(SECRET), None, bytes(range(16)), "flow"),
+    SynAck(ttl=63),
+    ServerClock(1, 2, 3),
+)
+NONE = Standing(why="no agent answers for it")
 
 
-def asked(action: Action, keys: Any = None, **changes: Any) -> Request:
+def asked(action: Action, keys: ServerKeys | None = None, **changes: Any) -> Request:
     """Return the request for `action`."""
-    return request(mitigation(action, **changes), NATIVE, keys or NoKeys(), NOW)
+    standing = Standing(keys) if keys else NONE
+    return request(mitigation(action, **changes), NATIVE, standing, NOW)
 
 
 def lines(*rules: AclRule, target: str = "192.0.2.7/32") -> list[dict[str, Any]]:
@@ -66,7 +64,7 @@ def test_tcp_when_no_keys_are_known_then_reset_on_the_services_ports() -> None:
 
 def test_tcp_when_keys_are_known_then_isn_sync_with_them() -> None:
     """All that synproxyd needs to make the server's own cookies."""
-    body = asked(Tcp(), Keys(), service=WEB).fields["tcp"]
+    body = asked(Tcp(), KEYS, service=WEB).fields["tcp"]
     assert body["mode"] == "isn-sync"
     assert body["keys"] == {
         "cookie": SECRET,
@@ -79,13 +77,30 @@ def test_tcp_when_keys_are_known_then_isn_sync_with_them() -> None:
 
 def test_tcp_when_reset_is_asked_for_then_no_key_is_looked_up() -> None:
     """The mode that a rule names is the mode."""
-    assert asked(Tcp(mode="reset"), Keys(), service=WEB).fields["tcp"]["mode"] == "reset"
+    assert asked(Tcp(mode="reset"), KEYS, service=WEB).fields["tcp"]["mode"] == "reset"
 
 
-def test_tcp_when_isn_sync_is_asked_for_and_no_key_is_known_then_later() -> None:
-    """The keys may come; until then it is not silently something else."""
-    with pytest.raises(EngineTemporaryError, match="no keys of the server"):
-        asked(Tcp(mode="isn-sync"))
+def test_tcp_when_isn_sync_is_asked_for_and_no_key_is_known_then_its_fallback() -> None:
+    """It is not silently something else: the steps say why; with `pass` it comes later."""
+    made = asked(Tcp(mode="isn-sync"))
+    assert made.fields["tcp"]["mode"] == "reset"
+    assert "not by isn-sync: no agent answers for it" in made.steps
+    with pytest.raises(EngineTemporaryError, match="isn-sync is not possible now: no agent"):
+        asked(Tcp(mode="isn-sync", fallback="pass"))
+
+
+def test_tcp_when_a_server_takes_no_window_scaling_then_none_is_announced() -> None:
+    """What synproxyd is not told it does not offer."""
+    keys = replace(KEYS, syn_ack=SynAck(wscale=None))
+    assert "wscale" not in asked(Tcp(), keys).fields["tcp"]["profile"]
+
+
+def test_clock_when_compared_then_only_what_drifts_apart_counts() -> None:
+    """The same clock at a later moment has not drifted."""
+    clock = ServerClock(1000, 5000, 7000)
+    assert not clock.drifted(ServerClock(3000, 7100, 9010), 200, 16)
+    assert clock.drifted(ServerClock(3000, 7201, 9000), 200, 16)
+    assert clock.drifted(ServerClock(3000, 7000, 8983), 200, 16)
 
 
 def test_tcp_when_the_kernels_proxy_is_asked_for_then_never() -> None:
@@ -96,9 +111,8 @@ def test_tcp_when_the_kernels_proxy_is_asked_for_then_never() -> None:
 
 def test_secrets_when_shown_then_hidden() -> None:
     """No repr, no text and no plan shows a key."""
-    keys = Keys().lookup("web", ip_network("192.0.2.7/32"))
-    made = asked(Tcp(), Keys(), service=WEB)
-    for shown in (repr(keys), str(keys), f"{keys}", repr(made), str(made), " ".join(made.steps)):
+    made = asked(Tcp(), KEYS, service=WEB)
+    for shown in (repr(KEYS), str(KEYS), f"{KEYS}", repr(made), str(made), " ".join(made.steps)):
         assert SECRET not in shown
         assert bytes.fromhex(SECRET).decode("latin-1")[:6] not in shown
         assert repr(bytes(range(16)))[2:-1] not in shown
@@ -348,7 +362,7 @@ def test_mitigation_when_stored_by_an_earlier_release_then_it_is_read() -> None:
 def test_profile_when_of_the_service_then_it_is_nftables_alone() -> None:
     """What a service announces under the kernel's proxy is not what ISN sync has learned."""
     service = WEB.model_copy(update={"tcp": TcpProfile(mss=1300)})
-    made = asked(Tcp(), Keys(), service=service)
+    made = asked(Tcp(), KEYS, service=service)
     assert made.fields["tcp"]["profile"]["mss4"] == 1460
 
 

@@ -102,6 +102,42 @@ class Daemon(Protocol):
         """
         ...
 
+    def agents(self) -> list[View]:
+        """Return every agent of isn_sync as it stands; empty where none is configured."""
+        ...
+
+    async def trust_agent(self, name: str, *, fingerprint: str, actor: str, reason: str) -> View:
+        """Pin the host key that an agent has shown, and return the agent.
+
+        Raises:
+            RefusedError: no such agent, or it has not shown a key of that fingerprint.
+        """
+        ...
+
+    async def forget_agent(self, name: str, *, actor: str, reason: str) -> View:
+        """Trust an agent's host key no more, and return the agent.
+
+        Raises:
+            RefusedError: no such agent.
+        """
+        ...
+
+    def key(self) -> View:
+        """Return the hub's own SSH key: `{line, fingerprint, previous}`.
+
+        Raises:
+            RefusedError: isn_sync is not configured.
+        """
+        ...
+
+    async def rotate_key(self, *, actor: str, reason: str) -> View:
+        """Make a new SSH key and return it; the one before is offered to agents as well.
+
+        Raises:
+            RefusedError: the key before this one is still in use, or isn_sync is not configured.
+        """
+        ...
+
     def subscribe(self) -> AsyncIterator[View]:
         """Return what happens from now on.
 

@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ _LISTS: Final = {
 }
 _MAX_BODY: Final = 64 * 2**10
 _MAX_REASON: Final = 500
+_FINGERPRINT: Final = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _MAX_DIGITS: Final = 18
 _LIMIT: Final = 500
 _MAX_LIMIT: Final = 10_000
@@ -75,6 +77,37 @@ class _Operator:
         done = await self._daemon.release(request.match_info["id"], actor=actor, reason=reason)
         return self._done(done)
 
+    async def agents(self, _request: web.Request) -> web.Response:
+        """Answer the agents of isn_sync."""
+        return self._items(self._daemon.agents())
+
+    async def trust(self, request: web.Request) -> web.Response:
+        """Pin the host key of one agent."""
+        fields = await self._fields(request)
+        reason = _reason(fields, more="fingerprint")
+        fingerprint = fields.get("fingerprint")
+        if not isinstance(fingerprint, str) or not _FINGERPRINT.fullmatch(fingerprint):
+            raise IntakeError(
+                "`fingerprint` is not one of a host key",
+                todo="write it as ssh-keygen -l does: SHA256: and 43 characters",
+            )
+        name, actor = request.match_info["name"], request[ACTOR]
+        return self._done(
+            await self._daemon.trust_agent(
+                name, fingerprint=fingerprint, actor=actor, reason=reason
+            )
+        )
+
+    async def forget(self, request: web.Request) -> web.Response:
+        """Trust one agent's host key no more."""
+        reason = await self._reason(request)
+        name, actor = request.match_info["name"], request[ACTOR]
+        return self._done(await self._daemon.forget_agent(name, actor=actor, reason=reason))
+
+    async def key(self, _request: web.Request) -> web.Response:
+        """Answer the hub's own SSH key."""
+        return self._done(self._daemon.key())
+
     def change(self, act: Callable[..., Awaitable[View]]) -> Handler:
         """Return a handler for a change of the whole hub, with an actor and a reason."""
 
@@ -101,18 +134,14 @@ class _Operator:
         return answer({"now": self._clock.time(), **view})
 
     async def _reason(self, request: web.Request) -> str:
+        return _reason(await self._fields(request))
+
+    async def _fields(self, request: web.Request) -> Any:
         body = await read_body(request, _MAX_BODY, self._limits.body)
         try:
-            fields = json.loads(body) if body else {}
+            return json.loads(body) if body else {}
         except (ValueError, RecursionError):
             raise IntakeError("the body is not JSON") from None
-        reason = fields.pop("reason", "") if isinstance(fields, dict) else None
-        if not isinstance(reason, str) or len(reason) > _MAX_REASON or fields:
-            raise IntakeError(
-                "the body is not an object with `reason` alone",
-                todo=f'send {{"reason": "at most {_MAX_REASON} characters"}} or nothing',
-            )
-        return reason
 
 
 def build_operator_app(
@@ -149,6 +178,11 @@ def build_operator_app(
     app.router.add_post("/v1/unfreeze", operator.change(daemon.unfreeze))
     app.router.add_post("/v1/drain", operator.change(daemon.drain))
     app.router.add_post("/v1/reload", operator.reload)
+    app.router.add_get("/v1/agents", operator.agents)
+    app.router.add_post("/v1/agents/{name}/trust", operator.trust)
+    app.router.add_post("/v1/agents/{name}/forget", operator.forget)
+    app.router.add_get("/v1/key", operator.key)
+    app.router.add_post("/v1/key/rotate", operator.change(daemon.rotate_key))
     return app
 
 
@@ -182,6 +216,23 @@ def _counted(counters: Counters) -> Any:
         return response
 
     return counted
+
+
+def _reason(fields: Any, *, more: str = "") -> str:
+    """Return the reason in a body that may also have the key `more`."""
+    reason = fields.get("reason", "") if isinstance(fields, dict) else None
+    if (
+        not isinstance(reason, str)
+        or len(reason) > _MAX_REASON
+        or not fields.keys() <= {"reason", more}
+    ):
+        known = f"`{more}` and `reason`" if more else "`reason` alone"
+        example = f'{{"reason": "at most {_MAX_REASON} characters"}}'
+        raise IntakeError(
+            f"the body is not an object with {known}",
+            todo=f"send `{more}`, and a reason or none" if more else f"send {example} or nothing",
+        )
+    return reason
 
 
 def _all(request: web.Request) -> bool:

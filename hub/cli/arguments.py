@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         "number", metavar="N", type=_number
     )
     add("tail", "tail", "follow what happens")
+    _agents(add)
     release = add("release", "release", "end one countermeasure now")
     release.add_argument("id", metavar="ID")
     _reason(release)
@@ -130,6 +131,29 @@ def _events(add: Any) -> None:
     parse = add("parse", "events_parse", "parse one event from standard input", within)
     parse.usage = "fnm-hub events parse -- ARG... < stdin"
     parse.add_argument("arguments", nargs="*", metavar="ARG", help="as FastNetMon gave them")
+
+
+def _agents(add: Any) -> None:
+    agents = add("agents", "agents", "list the agents on protected servers, or trust one")
+    within = agents.add_subparsers(metavar="trust | forget", title="more")
+    trust = add("trust", "agents_trust", "pin the host key that an agent shows", within)
+    trust.add_argument("name", metavar="NAME")
+    trust.add_argument("--fingerprint", metavar="SHA256:...", default="", help="the one you expect")
+    trust.add_argument("--yes", action="store_true", help="do not ask")
+    _reason(trust)
+    forget = add("forget", "agents_forget", "forget the host key of an agent", within)
+    forget.add_argument("name", metavar="NAME")
+    _reason(forget)
+    one = add("agent", "agents", "show one agent and the last probe of each port")
+    one.add_argument("name", metavar="NAME")
+    key = add("key", "key_show", "the hub's own key for agents")
+    within = key.add_subparsers(metavar="show | rotate", required=True)
+    add("show", "key_show", "print the line for an agent's file of keys", within)
+    rotate = add(
+        "rotate", "key_rotate", "make a new key; the old one opens doors meanwhile", within
+    )
+    rotate.add_argument("--yes", action="store_true", help="do not ask")
+    _reason(rotate)
 
 
 def _checks(add: Any) -> None:

@@ -173,6 +173,55 @@ class _Commands:
             return OK  # the way in which a tail ends
         return OK
 
+    def _agents(self) -> int:
+        from hub.cli.agents import find, show_agents  # noqa: PLC0415
+
+        answer = self._client().get("/v1/agents")
+        name = getattr(self._args, "name", None)
+        if name is None:
+            return self._show(answer, show_agents)
+        return self._show_agent(find(answer, name), float(answer["now"]))
+
+    def _agents_trust(self) -> int:
+        from hub.cli.agents import UnconfirmedError, trust  # noqa: PLC0415
+
+        args = self._args
+        try:
+            done = trust(
+                self._client(), args.name, args.fingerprint, yes=args.yes, reason=args.reason
+            )
+        except UnconfirmedError as error:
+            self.complain(error)
+            return USAGE
+        return self._show_agent(done, float(done["now"]))
+
+    def _agents_forget(self) -> int:
+        from hub.cli.agents import forget  # noqa: PLC0415
+
+        done = forget(self._client(), self._args.name, self._args.reason)
+        return self._show_agent(done, float(done["now"]))
+
+    def _show_agent(self, agent: dict[str, Any], now: float) -> int:
+        from hub.cli.agents import show_agent  # noqa: PLC0415
+
+        return self._show(agent, lambda screen, fields: show_agent(screen, fields, now))
+
+    def _key_show(self) -> int:
+        from hub.cli.agents import show_key  # noqa: PLC0415
+
+        return self._show(self._client().get("/v1/key"), show_key)
+
+    def _key_rotate(self) -> int:
+        from hub.cli.agents import show_key  # noqa: PLC0415
+        from hub.cli.control import confirmed  # noqa: PLC0415
+
+        warning = "Every agent will need the new line in its file of keys."
+        if not self._args.yes and not confirmed(warning):
+            print(f"fnm-hub: {warning}\n  If you mean it: key rotate --yes", file=sys.stderr)
+            return USAGE
+        done = self._client().post("/v1/key/rotate", {"reason": self._args.reason})
+        return self._show(done, show_key)
+
     def _release(self) -> int:
         from hub.cli.control import release, show_change  # noqa: PLC0415
 

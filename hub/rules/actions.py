@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The countermeasures that a rule can ask for, with their parameters."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from hub.fields import Count, Duration, Name, Network, StrictModel
+from hub.yamlerrors import mistake
 
 FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")
 """TCP flags by their bit, lowest first (RFC 9293 section 3.1)."""
@@ -17,10 +18,26 @@ DEFAULT_SORB_PPS = 100
 
 
 class Tcp(StrictModel):
-    """A SYN proxy in front of the target's TCP ports."""
+    """A SYN proxy in front of the target's TCP ports.
+
+    `fallback` is what is done where `isn-sync` is wanted and the server's keys cannot be trusted.
+    """
 
     kind: Literal["tcp"] = "tcp"
     mode: Literal["auto", "isn-sync", "reset", "kernel"] = "auto"
+    fallback: Literal["reset", "pass"] = "reset"
+
+    @property
+    def wants_keys(self) -> bool:
+        """Tell whether the protected server's own keys are used where they are known."""
+        return self.mode in {"auto", "isn-sync"}
+
+    @model_validator(mode="after")
+    def _falls_back_from_something(self) -> Self:
+        if "fallback" in self.model_fields_set and not self.wants_keys:
+            text = f"mode {self.mode} has nothing to fall back from"
+            raise mistake(text, todo="remove it, or use mode: isn-sync", at=("fallback",))
+        return self
 
 
 class AclRule(StrictModel):

@@ -16,6 +16,7 @@ _PLACES: Final = {
     "attacker": f"type filter hook output priority 0; ip daddr != {SERVER} return",
     "server": f"type filter hook prerouting priority -300; ip saddr {CLIENT} return",
 }
+_SWITCH: Final = f'type filter hook ingress device "eth0" priority 0; ip saddr {CLIENT} return'
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,22 @@ class Count:
         return Count(self.sent - earlier.sent, self.arrived - earlier.arrived)
 
 
-def install(network: Network) -> None:
-    """Put the counters on the attacker's way out and the server's way in."""
+def install(network: Network, *, switched: bool = False) -> None:
+    """Put the counters on the attacker's way out and the server's way in.
+
+    Args:
+        network: the lab's.
+        switched: the server's namespace passes frames on to a guest.
+    """
     for node, start in _PLACES.items():
+        family = "ip"
+        if switched and node == "server":
+            family, start = "netdev", _SWITCH  # noqa: PLW2901 - this node alone
         objects = "\n".join(f"counter {kind}_flood {{ }}" for kind in _MATCHES)
         rules = "\n".join(
             f'{match} counter name "{kind}_flood"' for kind, match in _MATCHES.items()
         )
-        table = f"table ip lab {{\n{objects}\nchain count {{\n{start}\n{rules}\n}}\n}}\n"
+        table = f"table {family} lab {{\n{objects}\nchain count {{\n{start}\n{rules}\n}}\n}}\n"
         network.run(node, "nft", "-f", "-", stdin=table)
 
 
@@ -49,7 +58,6 @@ def count(network: Network, kind: str) -> Count:
 
 
 def _read(network: Network, node: str, kind: str) -> int:
-    answer = json.loads(
-        network.run(node, "nft", "-j", "list", "counter", "ip", "lab", f"{kind}_flood")
-    )
-    return next(int(item["counter"]["packets"]) for item in answer["nftables"] if "counter" in item)
+    answer = json.loads(network.run(node, "nft", "-j", "list", "counters"))
+    counters = [item["counter"] for item in answer["nftables"] if "counter" in item]
+    return next(int(one["packets"]) for one in counters if one["name"] == f"{kind}_flood")

@@ -16,7 +16,9 @@ from scripts.lab import counters, parts, place
 from scripts.lab.commands import LabError
 from scripts.lab.engines import ENGINES, LabEngine, Native, Nftables
 from scripts.lab.floods import FLOODS
+from scripts.lab.guest_engine import HELD, MODE, IsnSync, answers, held_open, holder
 from scripts.lab.hub_api import HubApi
+from scripts.lab.last_step import everything_dies
 from scripts.lab.network import SERVER, Network
 from scripts.lab.parts import Lab
 from scripts.lab.story import Outcome, Pace, Story
@@ -46,11 +48,22 @@ def main() -> int:
         default="nftables",
         help="what meets the attacks: the kernel's SYN proxy by nft, or synproxyd in XDP",
     )
+    parser.add_argument(
+        "--isn-sync",
+        action="store_true",
+        help="one flood against a stock kernel in a virtual machine, served by its own SYN "
+        "cookies; in the end everything of ours is killed",
+    )
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--keep", action="store_true", help="leave the lab up to play with")
     group.add_argument("--down", action="store_true", help="remove every lab that was left up")
     options = parser.parse_args()
-    return down() if options.down else demo(keep=options.keep, engine=ENGINES[options.engine]())
+    if options.down:
+        return down()
+    if options.isn_sync and options.keep:
+        parser.error("--isn-sync ends with its virtual machine: it cannot be kept")
+    engine = IsnSync() if options.isn_sync else ENGINES[options.engine]()
+    return demo(keep=options.keep, engine=engine)
 
 
 def down() -> int:
@@ -76,7 +89,8 @@ def demo(*, keep: bool, engine: LabEngine) -> int:
     clock = SystemClock()
     timeline = Timeline(clock)
     lab = place.create()
-    outcomes = [Outcome(flood) for flood in FLOODS]
+    floods = FLOODS[:1] if isinstance(engine, IsnSync) else FLOODS
+    outcomes = [Outcome(flood) for flood in floods]
     with place.in_use(lab), ExitStack() as stack:
         try:
             made = Lab(lab, Network(place.tag(lab)))
@@ -114,10 +128,18 @@ def _run(
         stack.enter_context(lab.network)
         watch = build(lab, stack, timeline, clock, engine=engine)
         story = Story(lab, engine, watch, timeline, clock=clock, pace=Pace())
+        held = stack.enter_context(holder(lab)) if isinstance(engine, IsnSync) else None
         for number, outcome in enumerate(outcomes, 1):
             step = outcome.flood.title
             timeline.head(f"attack {number} of {len(outcomes)}: {step}")
             story.attack(outcome)
+        if isinstance(engine, IsnSync) and held is not None:
+            step = outcomes[0].flood.title
+            outcomes[0].broken += _whole(engine, held, timeline)
+            timeline.head("everything of ours dies")
+            outcomes[0].broken += everything_dies(
+                lab, engine, watch.ours, held, outcomes[0].flood, timeline=timeline, clock=clock
+            )
     except LabError as error:
         timeline.say("failed", f"{step}: {error}")
         for outcome in outcomes:
@@ -136,6 +158,18 @@ def _run(
     return 0
 
 
+def _whole(engine: IsnSync, held: Path, timeline: Timeline) -> list[str]:
+    timeline.say(
+        "client",
+        f"{held_open(held)} of {HELD} connections that were opened before the flood are open, "
+        f"{answers(held)} answers came over them",
+    )
+    broken = [] if held_open(held) == HELD else ["connections broke that were open before"]
+    if engine.modes != {MODE}:
+        broken.append(f"not {MODE} was in force but {', '.join(sorted(engine.modes)) or 'nothing'}")
+    return broken
+
+
 def build(
     lab: Lab,
     stack: ExitStack,
@@ -147,20 +181,26 @@ def build(
 ) -> Watch:
     """Start the lab's programs in its network, owned by `stack`; return what watches them."""
     engine = engine or Nftables()
-    counters.install(lab.network)
+    counters.install(lab.network, switched=isinstance(engine, IsnSync))
     timeline.say(
         "lab",
         "attacker and client --- internet --- gateway --- server, each a network namespace "
         f"fnm-{lab.network.tag}-*",
     )
-    web = stack.enter_context(parts.web_server(lab))
+    web = engine.serve(lab, stack)
+    if isinstance(engine, IsnSync):
+        timeline.say("server", f"is a virtual machine with Debian's kernel {engine.kernel()}")
+        timeline.say("server", "fnm-agent reads that kernel's cookie secrets; no module is loaded")
     client = stack.enter_context(parts.visitor(lab))
     timeline.say("server", f"nginx serves a page at {SERVER} port 80")
     timeline.say("client", "fetches it ten times a second from now on")
     more = engine.start(lab, stack)
     for process in more:
         timeline.say("gateway", f"{process.name} is attached to its outside interface, in XDP")
-    hub = stack.enter_context(parts.hub(lab, rules, engine.settings(lab)))
+    settings, sections = engine.settings(lab), engine.more_settings(lab)
+    hub = stack.enter_context(parts.hub(lab, rules, settings, sections))
+    if isinstance(engine, IsnSync):
+        engine.know_agent(lab)
     timeline.say("hub", "runs on the gateway and waits for events, with the rules it ships")
     detector = stack.enter_context(parts.fastnetmon(lab))
     timeline.say(
@@ -168,7 +208,8 @@ def build(
         f"watches the gateway's outside; above {parts.THRESHOLD_PPS} packets/s to or from one "
         "host it calls fnm-notify",
     )
-    return Watch(HubApi(lab.api), timeline, clock, (web, client, hub, detector, *more))
+    watched = (*web, client, hub, detector, *more)
+    return Watch(HubApi(lab.api), timeline, clock, watched, ours=(hub, *more))
 
 
 def _how_to_play(lab: Path, engine: LabEngine) -> str:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
-from scripts.lab import gateway, synproxyd
+from scripts.lab import gateway, parts, synproxyd
 from scripts.lab.commands import Process
 from scripts.lab.parts import Lab
 
@@ -24,6 +24,14 @@ class LabEngine(Protocol):
 
     def settings(self, lab: Lab) -> dict[str, Any]:
         """Return the section `engines` of the hub's configuration."""
+        ...
+
+    def more_settings(self, lab: Lab) -> dict[str, Any]:
+        """Return other sections of the hub's configuration."""
+        ...
+
+    def serve(self, lab: Lab, stack: ExitStack) -> tuple[Process, ...]:
+        """Start the protected web server, owned by `stack`."""
         ...
 
     def start(self, lab: Lab, stack: ExitStack) -> tuple[Process, ...]:
@@ -50,6 +58,15 @@ class Nftables:
         del lab
         return {"nftables": {"enabled": True}}
 
+    def more_settings(self, lab: Lab) -> dict[str, Any]:
+        """Return nothing."""
+        del lab
+        return {}
+
+    def serve(self, lab: Lab, stack: ExitStack) -> tuple[Process, ...]:
+        """Start nginx in the server's namespace."""
+        return (stack.enter_context(parts.web_server(lab)),)
+
     def start(self, lab: Lab, stack: ExitStack) -> tuple[Process, ...]:
         """Start nothing: it is in the kernel."""
         del lab, stack
@@ -75,6 +92,15 @@ class Native:
         """Return the section `engines` of the hub's configuration."""
         native = {"enabled": True, "socket": str(self.control(lab))}
         return {"native": native, "nftables": {"enabled": False}}
+
+    def more_settings(self, lab: Lab) -> dict[str, Any]:
+        """Return nothing."""
+        del lab
+        return {}
+
+    def serve(self, lab: Lab, stack: ExitStack) -> tuple[Process, ...]:
+        """Start nginx in the server's namespace."""
+        return (stack.enter_context(parts.web_server(lab)),)
 
     def start(self, lab: Lab, stack: ExitStack) -> tuple[Process, ...]:
         """Attach synproxyd to the gateway's outside."""

@@ -58,6 +58,11 @@ class Lab:
         command = self.network.command(node, *argv)
         return started(name, command, log=log or self.logs / f"{name}.log")
 
+    @staticmethod
+    def python(module: str, *argv: str) -> tuple[str, ...]:
+        """Return the command of a module of this checkout, wherever another one is installed."""
+        return ("env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-m", module, *argv)
+
 
 @contextmanager
 def web_server(lab: Lab) -> Iterator[Process]:
@@ -82,7 +87,7 @@ def web_server(lab: Lab) -> Iterator[Process]:
 def visitor(lab: Lab) -> Iterator[Process]:
     """Fetch the page ten times a second from the client, once the first one has come."""
     lab.visits.touch()
-    argv = _python("scripts.lab.client", SERVER)
+    argv = lab.python("scripts.lab.client", SERVER)
     with lab.started("client", "client", *argv, log=lab.visits) as process:
         visits = Visits(lab.visits)
         _ready(process, lambda: visits.between(0, float("inf")).answered > 0)
@@ -120,13 +125,16 @@ def hub_settings(
 
 @contextmanager
 def hub(
-    lab: Lab, rules: Path = SHIPPED_RULES, engines: dict[str, Any] | None = None
+    lab: Lab,
+    rules: Path = SHIPPED_RULES,
+    engines: dict[str, Any] | None = None,
+    more: dict[str, Any] | None = None,
 ) -> Iterator[Process]:
     """Run the hub on the gateway, from when it answers on its operator socket."""
     (lab.place / "spool").mkdir(exist_ok=True)
-    settings = hub_settings(lab, rules, engines)
+    settings = hub_settings(lab, rules, engines) | (more or {})
     lab.hub_configuration.write_text(yaml.safe_dump(settings, sort_keys=False))
-    argv = _python("hub", "run", "--config", str(lab.hub_configuration))
+    argv = lab.python("hub", "run", "--config", str(lab.hub_configuration))
     with lab.started("hub", "gateway", *argv) as process:
         _ready(process, HubApi(lab.api).ready)
         yield process
@@ -162,11 +170,6 @@ def fastnetmon(lab: Lab) -> Iterator[Process]:
 def fnm_hub() -> Path:
     """Return the installed `fnm-hub` of this environment."""
     return Path(sys.executable).with_name("fnm-hub")
-
-
-def _python(module: str, *argv: str) -> tuple[str, ...]:
-    # Of this checkout, wherever another one may be installed.
-    return ("env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-m", module, *argv)
 
 
 def _fastnetmon_overrides(place: Path, notify: Path) -> str:

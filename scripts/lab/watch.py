@@ -26,11 +26,19 @@ class Watch:
 
     Args:
         processes: what must be running all the while.
+        ours: what of it is of this project.
     """
 
     def __init__(
-        self, api: HubApi, timeline: Timeline, clock: Clock, processes: tuple[Process, ...]
+        self,
+        api: HubApi,
+        timeline: Timeline,
+        clock: Clock,
+        processes: tuple[Process, ...],
+        *,
+        ours: tuple[Process, ...] = (),
     ) -> None:
+        self.ours = ours
         self._api, self._timeline, self._clock = api, timeline, clock
         self._processes = processes
         self._events: dict[int, Item] = {}

@@ -119,6 +119,8 @@ class MemoryDaemon:
         self.queues: list[asyncio.Queue[View | None]] = []
         self.heard = asyncio.Event()
         self.state: View = status_view()
+        self.agent_rows = [agent_view()]
+        self.key_row = key_view()
 
     async def accept(self, envelope: Envelope, *, raw: bytes, via: str) -> Accepted:
         """Keep one event, once by its id."""
@@ -211,6 +213,42 @@ class MemoryDaemon:
         """Note the call."""
         return self._changed("reload", actor, "")
 
+    def agents(self) -> list[View]:
+        """Return the rows that were put in."""
+        return self.agent_rows
+
+    async def trust_agent(self, name: str, *, fingerprint: str, actor: str, reason: str) -> View:
+        """Pin the key that a row has shown, as the hub does."""
+        self._fail()
+        row = self._agent(name)
+        if row["offered_key"] != fingerprint:
+            raise RefusedError("it has shown another key", where=name, todo="fnm-hub agents")
+        self.calls.append((f"trust {name} {fingerprint}", actor, reason))
+        row.update(state="new", why="", host_key=fingerprint, offered_key="")
+        return row
+
+    async def forget_agent(self, name: str, *, actor: str, reason: str) -> View:
+        """Take the key from a row."""
+        self._fail()
+        row = self._agent(name)
+        self.calls.append((f"forget {name}", actor, reason))
+        row.update(state="new", host_key="")
+        return row
+
+    def key(self) -> View:
+        """Return the set key."""
+        self._fail()
+        return self.key_row
+
+    async def rotate_key(self, *, actor: str, reason: str) -> View:
+        """Note the call and move the key on."""
+        self._fail()
+        self.calls.append(("rotate", actor, reason))
+        used_by = [row["name"] for row in self.agent_rows]
+        before = {key: self.key_row[key] for key in ("line", "fingerprint")}
+        self.key_row = key_view("B", previous={**before, "used_by": used_by})
+        return self.key_row
+
     async def subscribe(self) -> AsyncIterator[View]:
         """Yield what `publish` is given from now on, until `end`."""
         queue: asyncio.Queue[View | None] = asyncio.Queue()
@@ -237,6 +275,12 @@ class MemoryDaemon:
         """Return one sample."""
         return b"# TYPE fnm_hub_up gauge\nfnm_hub_up 1.0\n"
 
+    def _agent(self, name: str) -> View:
+        for row in self.agent_rows:
+            if row["name"] == name:
+                return row
+        raise RefusedError("there is no such agent", where=name, todo="fnm-hub agents")
+
     def _changed(self, what: str, actor: str, reason: str) -> View:
         self._fail()
         self.calls.append((what, actor, reason))
@@ -245,6 +289,62 @@ class MemoryDaemon:
     def _fail(self) -> None:
         if self.failing is not None:
             raise self.failing
+
+
+def agent_view(**changed: Any) -> View:
+    """Return an agent that works, with one proven address."""
+    return {
+        "name": "192.0.2.1",
+        "host": "192.0.2.1",
+        "port": 7100,
+        "user": "fnm-agent",
+        "services": ["192.0.2.1"],
+        "state": "ok",
+        "why": "",
+        "agent": "fnm-agent 0.1.0",
+        "release": "6.1.0-56-cloud-amd64",
+        "source": "kcore",
+        "boot_id": "8be4df61-93ca-11d2-aa0d-00e098032b8c",
+        "polled_at": NOW - 3,
+        "rtt_ms": 1.25,
+        "host_key": "SHA256:" + "H" * 43,
+        "offered_key": "",
+        "key": "current",
+        "engaged_until": NOW + 170,
+        "syncookies": 2,
+        "skew_ms": 12,
+        "timestamp_scheme": "flow",
+        "uses": ["m-0123456789"],
+        "addresses": [
+            {
+                "address": "192.0.2.1",
+                "standing": "proven",
+                "why": "",
+                "since": NOW - 60,
+                "ports": [
+                    {"port": 80, "verdict": "match", "why": "", "at": NOW - 9, "good_at": NOW - 9},
+                    {
+                        "port": 443,
+                        "verdict": "silent",
+                        "why": "no answer",
+                        "at": NOW - 9,
+                        "good_at": None,
+                    },
+                ],
+            }
+        ],
+        **changed,
+    }
+
+
+def key_view(letter: str = "A", **changed: Any) -> View:
+    """Return the hub's own SSH key."""
+    return {
+        "line": f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{letter * 43} fnm-hub@edge",
+        "fingerprint": f"SHA256:{letter * 43}",
+        "previous": None,
+        **changed,
+    }
 
 
 def status_view(**changed: Any) -> View:

@@ -131,17 +131,15 @@ class HubProcess:
             "SYNPROXYD": str(native or folder / "nobody.sock"),
         }
         self._ttl = ttl
+        self.config_text = CONFIG
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         """Make the namespace and start the hub."""
-        (self.folder / "spool").mkdir(exist_ok=True)
-        self.write_rules(RULES)
-        self.write_config()
         subprocess.run(["ip", "netns", "add", self.namespace], check=True)
         subprocess.run(["ip", "-n", self.namespace, "link", "set", "lo", "up"], check=True)
         try:
-            self.start()
+            self.begin()
         except BaseException:
             self.__exit__()
             raise
@@ -152,9 +150,16 @@ class HubProcess:
         self.kill()
         subprocess.run(["ip", "netns", "del", self.namespace], check=False)
 
+    def begin(self) -> None:
+        """Write its files and start it."""
+        (self.folder / "spool").mkdir(exist_ok=True)
+        self.write_rules(RULES)
+        self.write_config()
+        self.start()
+
     def write_config(self, **values: str) -> None:
         """Write the configuration, with some values changed."""
-        text = CONFIG
+        text = self.config_text
         self._values |= values
         for key, value in self._values.items():
             text = text.replace(key, value)
@@ -200,6 +205,12 @@ class HubProcess:
         status = self._process.wait(20)
         self._process = None
         return status
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
 
     @contextmanager
     def stopped(self) -> Iterator[None]:

@@ -112,19 +112,24 @@ class _Module:
         found: set[str] = set()
         for caller in self._functions:
             for call in ast.walk(caller):
-                if (
-                    isinstance(call, ast.Call)
-                    and isinstance(call.func, ast.Name)
-                    and call.func.id == function.name
-                ):
-                    found |= self._texts(call.args[place], caller)
+                if not isinstance(call, ast.Call):
+                    continue
+                match call.func:
+                    case ast.Name(id=function.name):
+                        found |= self._texts(call.args[place], caller)
+                    case ast.Attribute(attr=function.name) if parameters[0] == "self":
+                        found |= self._texts(call.args[place - 1], caller)
         return found
 
 
 def _level_and_name(call: ast.Call) -> tuple[ast.expr, ast.expr] | None:
     """Return level and name of a call that logs, None for any other call."""
     match call.func:
+        case ast.Attribute(value=ast.Name(id="log"), attr="configure"):
+            return None  # the module of this name
         case ast.Attribute(value=ast.Name(id="log"), attr=level) if call.args:
+            return ast.Constant("error" if level == "exception" else level), call.args[0]
+        case ast.Attribute(value=ast.Attribute(attr="_log"), attr=level) if call.args:
             return ast.Constant("error" if level == "exception" else level), call.args[0]
         case ast.Attribute(value=ast.Name(id="effects"), attr="log"):
             return call.args[0], call.args[1]

@@ -54,6 +54,17 @@ class Daemon:
         self._revision = 1
         self._before: Counter[str] = Counter()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def control(self) -> Path:
+        """Its control socket."""
+        return self._socket
+
     def __enter__(self) -> Self:
         """Start it on an empty file system."""
         try:

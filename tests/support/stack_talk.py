@@ -145,9 +145,15 @@ class Server:
         finally:
             for server in servers:
                 server.close()
-            for writer in (*self._writers.values(), *(one.writer for one in self._clients)):
+            for writer in self._writers.values():
                 end_by_reset(writer)
-            await asyncio.sleep(0)  # noqa: TID251 - lets the aborted handlers end
+            await self.end_clients()
+
+    async def end_clients(self) -> None:
+        """End every connection of a client with a RST."""
+        for client in self._clients:
+            client.reset()
+        await asyncio.sleep(0)  # noqa: TID251 - lets the aborted handlers end
 
     async def client(
         self, family: int = 4, port: int = ECHO, source: tuple[str, int] | None = None

@@ -7,6 +7,7 @@ of an attack is seen by the rates measured here.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -16,19 +17,24 @@ from hub.config import NativeEngine as NativeConfig
 from hub.config import Service
 from hub.engines.native.answers import in_force, listed, measured, revisions
 from hub.engines.native.client import Client, Hello, Json
-from hub.engines.native.keys import IsnKeys
+from hub.engines.native.keys import Flow, IsnKeys, ServerKeys, Standing
 from hub.engines.native.translate import Request, request, watch
 from hub.errors import EngineError, EnginePermanentError, EngineTemporaryError
 from hub.mitigations.engine import Capabilities, Health, Installed, Plan
 from hub.mitigations.model import Mitigation
 from hub.rates import Rates
 from hub.rules.able import FEATURES, KINDS, NATIVE
+from hub.rules.actions import Tcp
 
 log = structlog.get_logger(__name__)
 
 WATCH_LEASE_MS: Final = 120_000
 WATCH_RENEWAL: Final = 40.0
 _MOST_PARTS: Final = 64
+_FLOWS_A_LINE: Final = 8000
+_COOKIE_DRIFT_MS: Final = 200
+_TIMESTAMP_DRIFT_MS: Final = 16
+_NOTHING: Final = Standing()
 
 
 class NativeEngine:
@@ -47,6 +53,7 @@ class NativeEngine:
         self._config, self._clock, self._keys = config, clock, keys
         self._services = services if config.learn else ()
         self._client = Client(config.socket, config.command_timeout, clock)
+        self._given: dict[str, ServerKeys | None] = {}
         self._started: tuple[int, int] | None = None
         self._watched_until = 0.0
         self._unwatched = ""
@@ -71,7 +78,12 @@ class NativeEngine:
 
     async def plan(self, mitigation: Mitigation) -> Plan:
         """Let synproxyd check the very request that `apply` would make."""
-        asked = self._request(mitigation)
+        standing = self._standing(mitigation)
+        if standing.unknown:
+            # In peace no server is made ready, so that nothing can be proven.
+            standing = Standing(why="the server is to be made ready and proven first")
+            mitigation = replace(mitigation, action=Tcp())
+        asked = self._request(mitigation, standing)
         hello = await self._greeted()
         answer = await self._client.ask("put", check=True, **asked.fields)
         places = ", ".join(f"{one.name} ({one.mode})" for one in hello.interfaces)
@@ -80,11 +92,42 @@ class NativeEngine:
 
     async def apply(self, mitigation: Mitigation) -> None:
         """Put `mitigation` in force until its deadline; again with a new deadline renews it."""
-        await self._client.ask("put", **self._request(mitigation).fields)
+        standing = _NOTHING
+        if _wants_keys(mitigation):
+            left = mitigation.deadline - self._clock.time()
+            prepared = await self._keys.prepare(mitigation, left)
+            standing = prepared.standing
+            await self._load(prepared.flows)
+        await self._put(mitigation, standing)
+
+    async def refresh(self, mitigation: Mitigation) -> str:
+        """Give what is in force the keys, clocks and mode that are right now.
+
+        For a `tcp` that wants its server's keys. Where these are not to be trusted any more, it
+        falls back as its rule says.
+
+        Returns:
+            The mode, where it is another one than before.
+        """
+        standing, known = self._standing(mitigation), mitigation.id in self._given
+        if standing.unknown or (known and self._is_given(mitigation, standing)):
+            return ""
+        before = _mode(self._given[mitigation.id]) if known else ""
+        try:
+            await self._put(mitigation, standing)
+        except EngineTemporaryError:
+            if standing.keys is None:
+                # The next comparison with the ledger finds it missing, and applies it when it can.
+                await self._delete(mitigation)
+            raise
+        after = _mode(standing.keys)
+        return "" if after == before else after
 
     async def release(self, mitigation: Mitigation) -> None:
         """Take `mitigation` back; nothing there is success."""
-        await self._client.ask("delete", id=mitigation.id, revision=mitigation.revision)
+        await self._delete(mitigation)
+        if _wants_keys(mitigation):
+            self._keys.release(mitigation.id)
 
     async def withdraw(self, installed: Installed) -> None:
         """Take back something of ours that the ledger does not know."""
@@ -134,8 +177,39 @@ class NativeEngine:
         """Return what is measured now, by mitigation id."""
         return measured(await self._listed())
 
-    def _request(self, mitigation: Mitigation) -> Request:
-        return request(mitigation, self._config, self._keys, self._clock.time())
+    def _request(self, mitigation: Mitigation, standing: Standing) -> Request:
+        return request(mitigation, self._config, standing, self._clock.time())
+
+    def _standing(self, mitigation: Mitigation) -> Standing:
+        return self._keys.standing(mitigation) if _wants_keys(mitigation) else _NOTHING
+
+    def _is_given(self, mitigation: Mitigation, standing: Standing) -> bool:
+        given, now = self._given[mitigation.id], standing.keys
+        if given is None or now is None:
+            return given is now
+        return (
+            given.secrets == now.secrets
+            and given.syn_ack == now.syn_ack
+            and not given.clock.drifted(now.clock, _COOKIE_DRIFT_MS, _TIMESTAMP_DRIFT_MS)
+        )
+
+    async def _put(self, mitigation: Mitigation, standing: Standing) -> None:
+        await self._client.ask("put", **self._request(mitigation, standing).fields)
+        if _wants_keys(mitigation):
+            self._given[mitigation.id] = standing.keys
+
+    async def _delete(self, mitigation: Mitigation) -> None:
+        self._given.pop(mitigation.id, None)
+        await self._client.ask("delete", id=mitigation.id, revision=mitigation.revision)
+
+    async def _load(self, flows: Sequence[Flow]) -> None:
+        evicted = 0
+        for start in range(0, len(flows), _FLOWS_A_LINE):
+            part = flows[start : start + _FLOWS_A_LINE]
+            wire = [[str(one), sport, str(other), dport] for one, sport, other, dport in part]
+            evicted += int((await self._client.ask("load", flows=wire)).get("evicted", 0))
+        if evicted:
+            log.warning("native.flows_evicted", flows=evicted, todo="give synproxyd more --flows")
 
     async def _listed(self) -> Json:
         """Return all that is in force; synproxyd says it in parts where a line would be too long.
@@ -189,3 +263,11 @@ class NativeEngine:
         except EngineError as error:
             return f"{fields['id']}: {error.what}"
         return ""
+
+
+def _wants_keys(mitigation: Mitigation) -> bool:
+    return isinstance(mitigation.action, Tcp) and mitigation.action.wants_keys
+
+
+def _mode(keys: ServerKeys | None) -> str:
+    return "reset" if keys is None else "isn-sync"

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hub.config import NativeEngine as NativeConfig
 from hub.engines.native.acl import acl_fields, acl_steps
-from hub.engines.native.keys import IsnKeys, ServerKeys
+from hub.engines.native.keys import ServerKeys, Standing
 from hub.errors import EnginePermanentError, EngineTemporaryError
 from hub.mitigations.model import Mitigation
 from hub.net import IPNetwork
@@ -36,13 +36,15 @@ class Request:
         return f"Request({self.fields['id']!r}, steps={self.steps!r})"
 
 
-def request(mitigation: Mitigation, config: NativeConfig, keys: IsnKeys, now: float) -> Request:
+def request(
+    mitigation: Mitigation, config: NativeConfig, standing: Standing, now: float
+) -> Request:
     """Return what to ask for `mitigation`.
 
     Args:
         mitigation: what is to be put in force.
         config: the engine's section.
-        keys: where the keys of servers are looked up.
+        standing: of the server behind its target, looked at where a `tcp` wants its keys.
         now: Unix seconds, of the clock that the deadline is in.
 
     Raises:
@@ -56,7 +58,7 @@ def request(mitigation: Mitigation, config: NativeConfig, keys: IsnKeys, now: fl
         todo = f"let it do {', '.join(sorted(KINDS))}; tcp mode kernel is for nftables"
         raise EnginePermanentError(f"the native engine cannot do {words}", where=where, todo=todo)
     if isinstance(action, Tcp):
-        body, steps = _tcp(mitigation, action, config, keys)
+        body, steps = _tcp(mitigation, action, config, standing)
     elif isinstance(action, Acl):
         body = acl_fields(action, target, config.icmp_pps)
         steps = acl_steps(action, target, config.icmp_pps)
@@ -91,16 +93,15 @@ def watch(name: str, number: int, prefix: IPNetwork, ports: Sequence[int], ms: i
 
 
 def _tcp(
-    mitigation: Mitigation, action: Tcp, config: NativeConfig, source: IsnKeys
+    mitigation: Mitigation, action: Tcp, config: NativeConfig, standing: Standing
 ) -> tuple[dict[str, Any], list[str]]:
     service = mitigation.service
-    name = service.name if service else None
-    keys = None if action.mode == "reset" else source.lookup(name, mitigation.target)
-    if action.mode == "isn-sync" and keys is None:
+    keys = standing.keys if action.wants_keys else None
+    if action.wants_keys and keys is None and action.fallback == "pass":
         raise EngineTemporaryError(
-            f"no keys of the server behind {mitigation.target} are known",
+            f"isn-sync is not possible now: {standing.why}",
             where=f"mitigation {mitigation.id}",
-            todo="see to its agent, or use mode: auto, which falls back to reset",
+            todo="see fnm-hub agents; the target is not protected meanwhile, as fallback is pass",
         )
     body: dict[str, Any] = {
         "mode": "reset" if keys is None else "isn-sync",
@@ -120,6 +121,8 @@ def _tcp(
     shown = f"port {', '.join(map(str, ports))}" if ports else "every port"
     steps = [f"answer SYNs to {mitigation.target}, {shown}, with a cookie"]
     if keys is None:
+        if action.wants_keys:
+            steps.append(f"not by isn-sync: {standing.why}")
         steps.append("reset a client's first connection once it is proven; its next one passes")
     else:
         steps.append("take proven clients to the server as they are, by the server's own keys")

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Secrets that a kernel module shows: tcpsecrets, and isn_sync in both of its forms."""
+
+import os
+import re
+from pathlib import Path
+from typing import Final, Self
+
+from hub.agent.kernel.secrets import NEEDED, SIZES, Secrets, SourceError
+
+COMMON_HZ: Final = (100, 250, 300, 1000)
+
+_LARGEST: Final = 4096
+_LEAST_MS: Final = 1000
+_TOLERANCE: Final = 0.08
+_LINE: Final = re.compile(r"([a-z0-9_.]+):? +([0-9A-Fa-f]{1,64})")
+_TEXT_NAMES: Final = {
+    "cookie_secret": "syncookie_secret",
+    "timestamp_secret": "ts_secret",
+    "net_secret": "net_secret",
+}
+_U64: Final = (1 << 64) - 1
+
+
+class _File:
+    """A file below /proc that is read anew each time through the same descriptor."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise SourceError("does not exist: the module is not loaded", where=str(path)) from None
+        except OSError as error:
+            raise SourceError(f"cannot be opened: {error.strerror}", where=str(path)) from error
+
+    def text(self) -> str:
+        try:
+            data = os.pread(self._descriptor, _LARGEST + 1, 0)
+        except OSError as error:
+            raise SourceError(f"cannot be read: {error.strerror}", where=str(self.path)) from error
+        if not data or len(data) > _LARGEST or not data.isascii():
+            raise SourceError("does not hold what it should", where=str(self.path))
+        return data.decode("ascii")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def _secret(text: str, name: str, where: Path) -> bytes:
+    word = text.strip()
+    if len(word) != 2 * SIZES[name] or re.fullmatch(r"[0-9A-Fa-f]+", word) is None:
+        # The word itself may be a secret.
+        raise SourceError(f"{name} is not {2 * SIZES[name]} hex digits", where=str(where))
+    return bytes.fromhex(word)
+
+
+def _fields(file: _File) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for number, line in enumerate(file.text().splitlines(), start=1):
+        match = _LINE.fullmatch(line.strip())
+        if match is None or match[1] in found:
+            raise SourceError(f"line {number} is not as expected", where=str(file.path))
+        found[match[1]] = match[2]
+    return found
+
+
+def _number(fields: dict[str, str], name: str, where: Path) -> int:
+    text = fields.get(name, "")
+    if not text.isdecimal() or int(text) > _U64:
+        raise SourceError(f"{name} is missing or no number", where=str(where))
+    return int(text)
+
+
+def _secrets(fields: dict[str, str], where: Path) -> dict[str, bytes]:
+    return {name: _secret(fields.get(key, ""), name, where) for key, name in _TEXT_NAMES.items()}
+
+
+class TcpSecretsSource:
+    """`/proc/tcp_secrets` of the module tcpsecrets: `name value` lines, without HZ."""
+
+    def __init__(self, file: _File) -> None:
+        self._file = file
+        self._first: tuple[int, int] | None = None
+        self._hz: int | None = None
+
+    @classmethod
+    def open(cls, proc: Path) -> Self:
+        """Open it."""
+        return cls(_File(proc / "tcp_secrets"))
+
+    def read(self) -> Secrets:
+        """Return what it says now; HZ once two readings are far enough apart."""
+        where, fields = self._file.path, _fields(self._file)
+        secrets = _secrets(fields, where)
+        jiffies = _number(fields, "jiffies", where)
+        uptime = _number(fields, "uptime_ms", where)
+        self._measure(jiffies, uptime)
+        return Secrets(
+            net=secrets["net_secret"],
+            syncookie=secrets["syncookie_secret"],
+            syncookie6=None,
+            ts=secrets["ts_secret"],
+            cookie_clock="jiffies",
+            jiffies=jiffies,
+            hz=self._hz,
+            timestamp_ms=uptime,
+        )
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+
+    def _measure(self, jiffies: int, uptime: int) -> None:
+        if self._first is None or uptime < self._first[1]:
+            self._first = (jiffies, uptime)
+        passed = uptime - self._first[1]
+        if passed >= _LEAST_MS:
+            self._hz = nearest_hz(1000 * (jiffies - self._first[0]) / passed) or self._hz
+
+
+class IsnSyncSource:
+    """`/proc/isn_sync_*` of the module isn_sync since 23.08: a file of hex digits for each.
+
+    That module counts the minutes of cookies by UTC, and puts timestamps near UTC as well.
+    """
+
+    def __init__(self, files: dict[str, _File]) -> None:
+        self._files = files
+
+    @classmethod
+    def open(cls, proc: Path) -> Self:
+        """Open those that there are; `syncookie6_secret` came with 26.04."""
+        files: dict[str, _File] = {}
+        try:
+            for name in SIZES:
+                try:
+                    files[name] = _File(proc / f"isn_sync_{name}")
+                except SourceError:
+                    if name in NEEDED:
+                        raise
+        except SourceError:
+            for file in files.values():
+                file.close()
+            raise
+        return cls(files)
+
+    def read(self) -> Secrets:
+        """Return what they say now."""
+        found = {name: _secret(file.text(), name, file.path) for name, file in self._files.items()}
+        return Secrets(
+            net=found["net_secret"],
+            syncookie=found["syncookie_secret"],
+            syncookie6=found.get("syncookie6_secret"),
+            ts=found.get("ts_secret"),
+            cookie_clock="utc",
+            jiffies=None,
+            hz=None,
+            timestamp_ms=None,
+        )
+
+    def close(self) -> None:
+        """Close them."""
+        for file in self._files.values():
+            file.close()
+
+
+class IsnSyncTextSource:
+    """`/proc/isn_sync` of the module isn_sync 22.02: `name: value` lines."""
+
+    def __init__(self, file: _File) -> None:
+        self._file = file
+
+    @classmethod
+    def open(cls, proc: Path) -> Self:
+        """Open it."""
+        return cls(_File(proc / "isn_sync"))
+
+    def read(self) -> Secrets:
+        """Return what it says now."""
+        where, fields = self._file.path, _fields(self._file)
+        secrets = _secrets(fields, where)
+        return Secrets(
+            net=secrets["net_secret"],
+            syncookie=secrets["syncookie_secret"],
+            syncookie6=None,
+            ts=secrets["ts_secret"],
+            cookie_clock="jiffies",
+            jiffies=_number(fields, "clock.jiffies", where),
+            hz=_number(fields, "clock.hz", where),
+            timestamp_ms=_number(fields, "clock.uptime_ms", where),
+        )
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+
+
+def nearest_hz(measured: float) -> int | None:
+    """Return the value of CONFIG_HZ that a measurement means; None where it means none."""
+    best = min(COMMON_HZ, key=lambda hz: abs(hz - measured))
+    return best if abs(best - measured) <= _TOLERANCE * best else None

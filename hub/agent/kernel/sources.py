@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds a place where this kernel's secrets can be read, and keeps only what that takes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from hub.agent.kernel.memory import MemorySource
+from hub.agent.kernel.modules import IsnSyncSource, IsnSyncTextSource, TcpSecretsSource
+from hub.agent.kernel.secrets import Secrets, SourceError
+from hub.errors import HubError
+
+__all__ = ("Kernel", "NoSourceError", "Secrets", "SourceError", "Tried", "open_sources")
+
+
+class NoSourceError(HubError):
+    """No source works; says of each why."""
+
+
+class Source(Protocol):
+    """One way to the secrets; reads by descriptors that were opened before."""
+
+    def read(self) -> Secrets:
+        """Return them as they are now.
+
+        Raises:
+            SourceError: they cannot be read any more.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How it went with one source."""
+
+    source: str
+    ok: bool
+    why: str
+
+
+_WAYS: Final[tuple[tuple[str, Callable[[Path], Source]], ...]] = (
+    ("tcp_secrets", TcpSecretsSource.open),
+    ("isn_sync", IsnSyncSource.open),
+    ("isn_sync_v22", IsnSyncTextSource.open),
+    ("kcore", MemorySource.open),
+)
+
+
+class Kernel:
+    """The source that works here.
+
+    Attributes:
+        source: its name.
+        tried: all that were looked at, in order.
+    """
+
+    def __init__(self, source: str, way: Source, tried: tuple[Tried, ...]) -> None:
+        self.source, self._way, self.tried = source, way, tried
+
+    def read(self) -> Secrets:
+        """Return the secrets and clocks of now; needs no privilege any more.
+
+        Raises:
+            SourceError: they cannot be read any more.
+        """
+        return self._way.read()
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        self._way.close()
+
+
+def open_sources(proc: Path) -> Kernel:
+    """Return the first source that works; to be called as root.
+
+    Args:
+        proc: where proc(5) is mounted.
+
+    Raises:
+        NoSourceError: none does.
+    """
+    tried: list[Tried] = []
+    for name, make in _WAYS:
+        try:
+            way = make(proc)
+        except HubError as error:
+            tried.append(Tried(name, ok=False, why=str(error)))
+            continue
+        try:
+            _ = way.read()
+        except HubError as error:
+            way.close()
+            tried.append(Tried(name, ok=False, why=str(error)))
+            continue
+        tried.append(Tried(name, ok=True, why="can be read"))
+        return Kernel(name, way, tuple(tried))
+    raise NoSourceError(
+        "; ".join(f"{one.source}: {one.why}" for one in tried),
+        todo="fnm-agent check says more; without a source this server is protected by mode reset",
+    )

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Becoming an ordinary user for good, with at most a few capabilities kept."""
+
+import ctypes
+import os
+import pwd
+import resource
+from collections.abc import Collection
+from typing import Final
+
+from hub.errors import HubError
+
+CAP_NET_ADMIN: Final = 12
+
+_PR_SET_DUMPABLE: Final = 4
+_PR_SET_KEEPCAPS: Final = 8
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_CAPABILITY_VERSION: Final = 0x20080522
+_FILES: Final = 512
+
+
+class PrivilegeError(HubError):
+    """The process has not the privileges it needs, or cannot get rid of them."""
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Sets(ctypes.Structure):
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    )
+
+
+def need_root(what: str) -> None:
+    """Raise PrivilegeError unless this process is root."""
+    if os.geteuid() != 0:
+        raise PrivilegeError(f"{what} must be started as root", todo="run it as root")
+
+
+def account(name: str) -> pwd.struct_passwd:
+    """Return the user `name`, which must exist and not be root."""
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise PrivilegeError(
+            f"there is no user {name}", todo=f"run scripts/install-agent, or: useradd -r {name}"
+        ) from None
+    if found.pw_uid == 0:
+        raise PrivilegeError(f"{name} is root", todo="name a user without privileges")
+    return found
+
+
+def become(user: pwd.struct_passwd, keep: Collection[int] = ()) -> None:
+    """Become `user` for good; `keep` are the capabilities (< 32) that stay effective.
+
+    Afterwards no program started can gain privileges, and the process can neither be dumped
+    nor traced by its own user, because it holds what only root may see.
+
+    Raises:
+        PrivilegeError: something was not granted; the process must end.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        if keep:
+            _call(libc, "prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        os.setgroups([])
+        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+        _call(libc, "prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        _set_capabilities(libc, keep)
+        _call(libc, "prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        _call(libc, "prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        files = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    except OSError as error:
+        raise PrivilegeError(
+            f"cannot become {user.pw_name}: {error.strerror}",
+            todo="start it as root, with CAP_SETUID and CAP_SETGID",
+        ) from None
+    if os.getresuid() != (user.pw_uid,) * 3 or os.getgroups():
+        raise PrivilegeError(f"did not become {user.pw_name}", todo="report this as a defect")
+
+
+def _set_capabilities(libc: ctypes.CDLL, keep: Collection[int]) -> None:
+    bits = sum(1 << number for number in keep)
+    sets = (_Sets * 2)(_Sets(bits, bits, 0), _Sets(0, 0, 0))
+    _call(libc, "capset", ctypes.byref(_Header(_CAPABILITY_VERSION, 0)), sets)
+
+
+def _call(libc: ctypes.CDLL, name: str, *arguments: object) -> None:
+    # prctl is variadic and takes longs, which ctypes would not make of plain integers.
+    longs = [ctypes.c_ulong(item) if isinstance(item, int) else item for item in arguments]
+    if getattr(libc, name)(*longs):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens the probe, gives up the right that this took, and keeps what is learned out of cores."""
+
+import ctypes
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+
+from hub.clock import Clock
+from hub.errors import HubError
+from hub.isn_sync.prober import Prober
+
+log = structlog.get_logger(__name__)
+
+_CAP_NET_RAW: Final = 13
+_PR_SET_DUMPABLE: Final = 4
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_LOWER: Final = 3
+_CAPABILITY_VERSION: Final = 0x20080522
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Set(ctypes.Structure):
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    )
+
+
+@contextmanager
+def probing(clock: Clock) -> Iterator[Prober | None]:
+    """Yield the probe, None where it is not permitted; see capabilities(7).
+
+    To be entered before any thread is started: each thread has capabilities of its own.
+    """
+    keep_memory_private()
+    try:
+        prober = Prober.open(clock)
+    except HubError as error:
+        log.error("isn.no_probe", why=str(error), todo="give the hub's unit CAP_NET_RAW")
+        yield None
+        return
+    try:
+        give_up_raw()
+        yield prober
+    finally:
+        prober.close()
+
+
+def keep_memory_private() -> None:
+    """Let this process leave no core file and be read by no debugger: it will hold secrets."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def give_up_raw() -> None:
+    """Give up CAP_NET_RAW for good, also for programs started later; root keeps what it has."""
+    if os.geteuid() == 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = _Header(_CAPABILITY_VERSION, 0), (_Set * 2)()
+    keep = ~(1 << _CAP_NET_RAW)
+    if libc.capget(ctypes.byref(header), sets):
+        log.warning("isn.right_kept", why=os.strerror(ctypes.get_errno()))
+        return
+    for name, _ in _Set._fields_:
+        setattr(sets[0], name, getattr(sets[0], name) & keep)
+    lowered = libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_LOWER, _CAP_NET_RAW, 0, 0)
+    if lowered or libc.capset(ctypes.byref(header), sets):
+        log.warning("isn.right_kept", why=os.strerror(ctypes.get_errno()))

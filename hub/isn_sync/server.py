@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One protected server: polls its agent, probes its ports, makes it ready for cookies."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+import structlog
+
+from hub.clock import Clock, SystemClock
+from hub.engines.native.keys import Flow, Prepared, Standing
+from hub.errors import HubError
+from hub.isn_sync.evidence import examine
+from hub.isn_sync.inventory import Agent
+from hub.isn_sync.known import Known
+from hub.isn_sync.lease import Lease
+from hub.isn_sync.link import DeniedError, HostKeyError, Link
+from hub.isn_sync.listeners import Listeners
+from hub.isn_sync.lists import MOST_NAMES, read_flows, skew_of
+from hub.isn_sync.prober import Prober
+from hub.isn_sync.report import parse_report
+from hub.isn_sync.settings import IsnSync as IsnConfig
+from hub.isn_sync.standing import Address
+from hub.metrics import Metrics
+from hub.net import IPAddress
+
+log = structlog.get_logger(__name__)
+
+MARGIN: Final = 120.0
+"""Seconds that a server stays ready after the last mitigation's deadline, hub or no hub."""
+LINGER: Final = 10.0
+"""Seconds that it stays ready after the last mitigation: handshakes are under way."""
+_JITTER: Final = 0.15
+_REFUSED_WAIT: Final = 60.0
+_FAST_PROBE: Final = 5.0
+MOST_PORTS: Final = 256
+"""Ports of one address that are probed in one round."""
+_AT_ONCE: Final = 16
+_POLLS_AT_ONCE: Final = 64
+_MODE_ALWAYS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One mitigation that relies on this server; `until` in monotonic seconds."""
+
+    address: IPAddress
+    ports: tuple[int, ...]
+    until: float
+
+
+@dataclass(slots=True)
+class Parts:
+    """What all servers share."""
+
+    config: IsnConfig
+    clock: Clock
+    metrics: Metrics
+    prober: Prober | None
+    changed: Callable[[], None]
+    ports_of: Callable[[IPAddress], tuple[int, ...]]
+    random: Random = field(default_factory=Random)
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_POLLS_AT_ONCE))
+
+
+class Server:
+    """One agent, and the addresses that it speaks for.
+
+    Attributes:
+        state: `new`, `ok`, `unreachable`, `untrusted`, `changed`, `denied` or `unusable`.
+        why: what stands in the way; empty with `ok`.
+        skew_ms: how far the server's UTC is ahead of this machine's, None where it is not known.
+        known: what is known of the server.
+        standings: by address.
+        uses: what relies on it, by mitigation id.
+        lease: whether it answers every SYN with a cookie on our behalf.
+    """
+
+    def __init__(self, agent: Agent, link: Link, parts: Parts) -> None:
+        self.agent, self.link, self._parts = agent, link, parts
+        self._log = log.bind(agent=agent.name)
+        self.known = Known()
+        self.state, self.why = "new", "not asked yet"
+        self.polled_at: float | None = None
+        self.rtt_ms: float | None = None
+        self.skew_ms: int | None = None
+        self.standings = {one: Address(parts.config.good_probes) for one in agent.services}
+        self.uses: dict[str, Use] = {}
+        self.lease = Lease(link, parts.clock, self._log)
+        self._idle_since = parts.clock.monotonic()
+        self._listeners = Listeners(agent, link, parts.clock)
+        self._polling, self._probing = asyncio.Lock(), asyncio.Lock()
+        self._poll_now, self._probe_now = asyncio.Event(), asyncio.Event()
+
+    # ---- life ---------------------------------------------------------------------------
+
+    async def poll_for_ever(self) -> None:
+        """Ask the agent now and then, and keep its lease, for ever."""
+        config = self._parts.config
+        await self._parts.clock.sleep(self._parts.random.uniform(0, min(1.0, config.poll_interval)))
+        while True:
+            await self.poll()
+            await self._keep_lease()
+            if self._is_ours() and self.state == "ok":
+                await self._listeners.learn()
+            refused = self.state in {"untrusted", "changed", "denied"}
+            wait = _REFUSED_WAIT if refused else config.poll_interval
+            await self._pause(self._poll_now, wait)
+
+    async def probe_for_ever(self) -> None:
+        """Probe each port now and then, for ever."""
+        while True:
+            self._probe_now.clear()
+            for address in self.standings:
+                await self._probe_all(address)
+                if self._doubtful(address):
+                    await self._ask_again(address)
+            await self._pause(self._probe_now, self._next_probe())
+
+    def hurry(self) -> None:
+        """Ask and probe at once."""
+        self._poll_now.set()
+        self._probe_now.set()
+
+    # ---- what is asked of it ------------------------------------------------------------
+
+    async def poll(self) -> bool:
+        """Ask the agent for its secrets and clocks; tell whether it answered."""
+        async with self._polling:
+            metric = self._parts.metrics.agent_polls
+            try:
+                async with self._parts.room:
+                    reply = await self.link.run("get")
+                report = parse_report(reply.text)
+            except HubError as error:
+                self._failed(error)
+                metric.labels(self.state).inc()
+                return False
+            clock, wall = self._parts.clock, SystemClock().time()
+            self.polled_at, self.rtt_ms = clock.time(), 1000 * (reply.received - reply.sent)
+            self.skew_ms = skew_of(report, wall)
+            changed = self.known.take_report(report, reply.sent, reply.received, wall)
+            lacking = report.cookie is None and report.cookie6 is None and self.lease.held
+            self._set_state(*(("unusable", "it gives no secret") if lacking else ("ok", "")))
+            metric.labels(self.state).inc()
+            if changed:
+                self._restart()
+            if report.syncookies is not None and report.syncookies != _MODE_ALWAYS:
+                self.lease.lost()
+            elif report.engaged_s and not self.lease.held:
+                # Agreed by an earlier run of this hub.
+                self.lease.adopt(report.engaged_s)
+            return True
+
+    async def prepare(self, mitigation_id: str, address: IPAddress, use: Use) -> Prepared:
+        """Make the server ready for `use`, prove it, and read its open connections."""
+        renewed = mitigation_id in self.uses
+        self.uses[mitigation_id] = use
+        standing, clock = self.standings[address], self._parts.clock
+        standing.want(clock.monotonic())
+        if self._parts.prober is None:
+            return Prepared(Standing(why="the hub cannot probe: it has no CAP_NET_RAW"))
+        if standing.state == "left" or (renewed and standing.state == "proven"):
+            self._poll_now.set()
+            return Prepared(self.standing(address))
+        if self.state == "new":
+            await self.poll()
+        if self.state != "ok":
+            # Nobody waits for an agent that is away: an attack is under way.
+            self.hurry()
+            return Prepared(Standing(why=f"agent {self.agent.name} is {self.state}: {self.why}"))
+        ports = self.ports(address)
+        if len(ports) > MOST_PORTS:
+            why = f"{len(ports)} listeners are more than {MOST_PORTS}: name the service's tcp_ports"
+            return Prepared(Standing(why=why))
+        standing.expect(ports)
+        await self._engage()
+        await self._prove(address)
+        if standing.state != "proven":
+            return Prepared(Standing(why=standing.why))
+        return Prepared(self.standing(address), await self._flows(address))
+
+    def standing(self, address: IPAddress) -> Standing:
+        """Tell how an address stands now; asks nobody."""
+        standing = self.standings[address]
+        if standing.state == "left":
+            return Standing(why=standing.why)
+        if standing.state == "unknown":
+            return Standing(why=standing.why, unknown=True)
+        keys = self.known.keys(address, self.ports(address), self._parts.clock.monotonic())
+        if keys is None:
+            return Standing(why="its clocks are not known yet", unknown=True)
+        return Standing(keys)
+
+    def use(self, mitigation_id: str, use: Use) -> None:
+        """Note that a mitigation in force relies on this server."""
+        known = self.uses.get(mitigation_id)
+        self.uses[mitigation_id] = use
+        self.standings[use.address].want(self._parts.clock.monotonic())
+        if known is None:
+            self.hurry()
+
+    def judge(self) -> None:
+        """Let silence count."""
+        clock = self._parts.clock
+        for address, standing in self.standings.items():
+            if standing.judge(clock.monotonic(), clock.time()):
+                self._say_standing(address)
+
+    def release(self, mitigation_id: str) -> None:
+        """Note that a mitigation is over."""
+        if self.uses.pop(mitigation_id, None) is None:
+            return
+        used = {use.address for use in self.uses.values()}
+        if not self.uses:
+            self._idle_since = self._parts.clock.monotonic()
+        for address, standing in self.standings.items():
+            if address not in used:
+                standing.unwant()
+
+    def ports(self, address: IPAddress) -> tuple[int, ...]:
+        """Return the ports whose probes decide about an address."""
+        asked = {port for use in self.uses.values() if use.address == address for port in use.ports}
+        asked |= set(self._parts.ports_of(address))
+        if not asked or any(use.address == address and not use.ports for use in self.uses.values()):
+            asked |= self._listeners.on(address)
+        return tuple(sorted(asked))
+
+    # ---- polling ------------------------------------------------------------------------
+
+    def _failed(self, error: HubError) -> None:
+        match error:
+            case HostKeyError():
+                self._set_state("changed" if error.changed else "untrusted", str(error))
+            case DeniedError():
+                self._set_state("denied", str(error))
+            case _ if error.retryable:
+                self._set_state("unreachable", str(error))
+            case _:
+                self._set_state("unusable", str(error))
+
+    def _set_state(self, state: str, why: str) -> None:
+        if state != self.state:
+            if state == "ok":
+                self._log.info("isn.agent_ok", before=self.state)
+                self._probe_now.set()
+            else:
+                self._log.warning("isn.agent_trouble", state=state, before=self.state, why=why)
+        self.state, self.why = state, why
+
+    def _restart(self) -> None:
+        self._log.warning(
+            "isn.keys_changed",
+            why="the server has started anew, or was given other secrets",
+            boot_id=self.known.report.boot_id if self.known.report else "",
+        )
+        self.lease.lost()
+        self._listeners.forget()
+        for standing in self.standings.values():
+            standing.restart("the server's keys are new", self._parts.clock.monotonic())
+        self._probe_now.set()
+
+    # ---- readiness ----------------------------------------------------------------------
+
+    def _is_ours(self) -> bool:
+        return self.known.report is not None and self.known.report.kind == "fnm-agent"
+
+    def _seconds(self) -> float:
+        """Return for how long the server must stay ready, whatever becomes of the hub."""
+        now = self._parts.clock.monotonic()
+        until = max((use.until for use in self.uses.values()), default=now)
+        return until - now + MARGIN
+
+    async def _keep_lease(self) -> None:
+        if self.uses:
+            await self._engage()
+        elif self._parts.clock.monotonic() - self._idle_since >= LINGER:
+            await self.lease.give_up()
+
+    async def _engage(self) -> None:
+        if not self._is_ours():
+            return
+        ports = sorted({port for one in self.standings for port in self.ports(one)})
+        if await self.lease.engage(self._seconds(), ports):
+            self._probe_now.set()
+
+    async def _flows(self, address: IPAddress) -> Sequence[Flow]:
+        ports = self.ports(address)
+        if not self._is_ours() or not ports:
+            return ()
+        shown = f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004
+        found: list[Flow] = []
+        try:
+            for first in range(0, len(ports), MOST_NAMES):
+                names = " ".join(f"{shown}:{port}" for port in ports[first : first + MOST_NAMES])
+                reply = await self.link.run(f"flows {names}")
+                found += await asyncio.to_thread(read_flows, reply.text)
+        except HubError as error:
+            self._log.warning(
+                "isn.flows_unknown",
+                why=str(error),
+                todo="connections that were open rely on what the engine has learned",
+            )
+        return found
+
+    # ---- probes -------------------------------------------------------------------------
+
+    async def _prove(self, address: IPAddress) -> None:
+        await self._probe_all(address)
+        if self.standings[address].state == "proven" or not self.standings[address].ports:
+            return
+        # A secret that was never used before is there only now; a changed one is fetched.
+        await self._ask_again(address)
+
+    def _doubtful(self, address: IPAddress) -> bool:
+        standing = self.standings[address]
+        fresh = any(port.misses == 1 for port in standing.ports.values())
+        return fresh and standing.wanted_at is not None and standing.state != "left"
+
+    async def _ask_again(self, address: IPAddress) -> None:
+        """Let no second mismatch count before the agent was asked for the keys of now."""
+        await self.poll()
+        await self._engage()
+        await self._probe_all(address)
+
+    async def _probe_all(self, address: IPAddress) -> None:
+        async with self._probing:
+            await self._probe_round(address)
+
+    async def _probe_round(self, address: IPAddress) -> None:
+        standing = self.standings[address]
+        standing.expect(self.ports(address))
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(port: int) -> None:
+            async with room:
+                await self._probe(address, port)
+
+        await asyncio.gather(*(one(port) for port in standing.ports))
+        clock = self._parts.clock
+        if standing.judge(clock.monotonic(), clock.time()):
+            self._say_standing(address)
+
+    async def _probe(self, address: IPAddress, port: int) -> None:
+        prober, clock, report = self._parts.prober, self._parts.clock, self.known.report
+        if prober is None or report is None:
+            return
+        try:
+            exchange = await prober.probe(address, port)
+        except HubError as error:
+            self._log.debug("isn.not_probed", address=str(address), port=port, why=str(error))
+            return
+        if report is not self.known.report:
+            return  # the server's keys were read anew meanwhile
+        finding = examine(
+            report,
+            exchange,
+            cookie_ms=self.known.cookie_ms(exchange.received),
+            timestamp_ms=self.known.timestamp_ms(exchange.received),
+        )
+        self._parts.metrics.probes.labels(finding.verdict).inc()
+        for jump in self.known.take_finding(finding, (address, port), exchange.received):
+            self._log.warning(
+                "isn.clock_wrong",
+                ms=jump.ms,
+                todo="the server's own SYN-ACK is believed; see to NTP on both machines",
+            )
+        standing = self.standings[address]
+        if standing.note(port, finding, clock.monotonic(), clock.time()):
+            self._say_standing(address)
+
+    def _say_standing(self, address: IPAddress) -> None:
+        standing = self.standings[address]
+        fields = {"address": str(address), "why": standing.why}
+        if standing.state == "left":
+            self._parts.metrics.isn_left.inc()
+            todo = "what is in force falls back as its rule says; see fnm-hub agents"
+            self._log.error("isn.left", **fields, todo=todo)
+        elif standing.state == "proven":
+            self._log.info("isn.proven", **fields)
+        self._parts.changed()
+
+    def _next_probe(self) -> float:
+        wanted = [one for one in self.standings.values() if one.wanted_at is not None]
+        usual = self._parts.config.probe_interval
+        return usual if all(one.state == "proven" for one in wanted) else min(_FAST_PROBE, usual)
+
+    async def _pause(self, event: asyncio.Event, seconds: float) -> None:
+        jittered = seconds * self._parts.random.uniform(1 - _JITTER, 1 + _JITTER)
+        try:
+            async with asyncio.timeout(jittered):
+                await event.wait()
+        except TimeoutError:
+            pass
+        event.clear()
