@@ -73,7 +73,7 @@ async def test_agent_when_shown_then_each_port_has_its_last_probe(
         "match",
         "6.1.0-56-cloud-amd64",
         OFFERED,
-        "2 for us",
+        "2 for us, for 2m 50s more at most",
     ):
         assert word in out, word
 
@@ -117,6 +117,18 @@ async def test_trust_when_yes_is_said_beforehand_then_what_it_shows_is_pinned(
     """For the first server in a lab."""
     untrusted(daemon)
     good(await cli("agents", "trust", NAME, "--yes", *socket))
+    assert daemon.calls == [(f"trust {NAME} {OFFERED}", "root", "")]
+
+
+async def test_trust_when_another_key_is_trusted_then_the_new_one_must_be_named(
+    daemon: MemoryDaemon, socket: tuple[str, str]
+) -> None:
+    """A changed key is no matter of saying yes."""
+    untrusted(daemon, state="changed")
+    refused = await cli("agents", "trust", NAME, "--yes", *socket)
+    assert refused.code == 1
+    assert "another host key is trusted" in refused.err
+    good(await cli("agents", "trust", NAME, "--fingerprint", OFFERED, *socket))
     assert daemon.calls == [(f"trust {NAME} {OFFERED}", "root", "")]
 
 

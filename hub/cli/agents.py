@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from hub.cli.client import Client
 from hub.cli.control import confirmed
-from hub.cli.text import Cell, Column, Screen, age, clean, moment
+from hub.cli.text import Cell, Column, Screen, age, clean, moment, remaining
 from hub.errors import HubError
 
 STYLES: Final = {
@@ -105,6 +105,12 @@ def trust(client: Client, name: str, given: str, *, yes: bool, reason: str) -> d
             where=name,
             todo="see fnm-hub agents; it must be reachable first",
         )
+    if agent["state"] == "changed" and not given:
+        raise HubError(
+            "another host key is trusted, and it shows a new one",
+            where=name,
+            todo="find out why; then name the new key: --fingerprint SHA256:...",
+        )
     if not given and not yes:
         question = f"The agent {name} shows the host key {clean(offered)}. Is it the right one?"
         if not confirmed(question):
@@ -155,7 +161,7 @@ def _standings(agent: dict[str, Any]) -> str:
 
 def _syncookies(agent: dict[str, Any], now: float) -> str:
     if agent["engaged_until"] is not None:
-        return f"2 for us, for {age(now, agent['engaged_until'])} more at most"
+        return f"2 for us, for {remaining(agent['engaged_until'], now)} more at most"
     return "not told" if agent["syncookies"] is None else f"{agent['syncookies']}, as it was"
 
 

@@ -225,7 +225,6 @@ class IsnSync:
         links = [server.link for server in self._servers.values()]
         if links and all(link.connected and not link.used_previous_key for link in links):
             await self._identity.drop_previous()
-            log.info("isn.previous_key_dropped", why="every agent takes the new one")
 
     def _find(self, target: IPNetwork) -> "tuple[Server, IPAddress] | str":
         if target.num_addresses != 1:

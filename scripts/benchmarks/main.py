@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from scripts.benchmarks import core, dataplane, dataplane_transitions, intake, reaction
+from scripts.benchmarks import agents, core, dataplane, dataplane_transitions, intake, reaction
 from scripts.benchmarks.figure import Figure, machine
 
 BENCHMARKS: Final[dict[tuple[str, ...], Callable[[], dict[str, Figure]]]] = {
@@ -27,6 +27,7 @@ BENCHMARKS: Final[dict[tuple[str, ...], Callable[[], dict[str, Figure]]]] = {
     ("durable_events_per_s", "burst_lost"): intake.durable_events,
     ("rules_1000_ms",): core.rules,
     ("rss_10k_attacks_mb",): core.memory,
+    ("agents_1000_round_s", "agent_memory_mb", "hub_memory_per_agent_kb"): agents.polled,
 }
 
 
