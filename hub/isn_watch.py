@@ -36,7 +36,10 @@ class IsnWatch:
         """Look every few seconds, and whenever something has changed, for ever."""
         while True:
             self._sync.changed.clear()
-            await self.sweep()
+            try:
+                await self.sweep()
+            except Exception:
+                log.exception("isn.defect", todo="report it; what is in force stays as it is")
             try:
                 async with asyncio.timeout(_INTERVAL):
                     await self._sync.changed.wait()

@@ -50,6 +50,7 @@ async def test_server_when_it_starts_anew_under_attack_then_protected_again_by_i
         await shield.ban()
         await shield.in_force()
         await shield.serves()
+        await protected.run("sync")  # the reset is like a power cut
         await protected.reboot()
         await shield.agent.start()
         await shield.until_text("isn.keys_changed")

@@ -57,8 +57,8 @@ def test_unban_when_the_engine_has_seen_nothing_then_it_is_quiet_and_ends(
     hub.send("ban")
     until("active", hub.active)
     hub.send("unban")
-    attack = hub.attacks()[0]
-    assert (attack["state"], attack["held"]) == ("ending", "held by engine rates")
+    until("ending", lambda: hub.attacks()[0]["state"] == "ending")
+    assert hub.attacks()[0]["held"] == "held by engine rates"
     assert hub.get("/v1/status")["counts"]["attacks"]["held"] == 1
     until("over", lambda: not hub.attacks(), seconds=15)
     until("released", lambda: not synproxyd.in_force(daemon.control))

@@ -3,6 +3,7 @@
 
 import os
 import platform
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +14,25 @@ from typing import Final
 from hub import __version__
 from hub.agent.kernel.memory import locked_down
 from hub.agent.kernel.secrets import Secrets
-from hub.agent.kernel.sources import Kernel, NoSourceError, open_sources
+from hub.agent.kernel.sources import Kernel, NoSourceError, Tried, open_sources
 from hub.agent.kernel.sysctls import NAMES, SYNCOOKIES, read_sysctl
 from hub.agent.sockets import Name, flows, listeners
 from hub.errors import HubError
 
 _MOST_PORT: Final = 65535
 _BOOT_ID: Final = "sys/kernel/random/boot_id"
-_TIMESTAMPS: Final = {
-    0: "TCP timestamps are off: connections by cookies have neither window scaling nor SACK",
-    1: "TCP timestamps with an offset of their own for each connection or host",
-    2: "TCP timestamps without offset",
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_SYNCOOKIES: Final = {
+    0: "off: set to 2 while a hub engages this server",
+    1: "when a queue is full: set to 2 while a hub engages this server",
+    2: "for every connection: a hub has engaged this server, or somebody set it so",
 }
+_TIMESTAMPS: Final = {
+    0: "off: connections by cookies have neither window scaling nor SACK",
+    1: "on",
+    2: "on, without offset",
+}
+_MISSING: Final = "is missing: no CONFIG_SYN_COOKIES, or /proc/sys is hidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,7 @@ def parse_name(text: str) -> Name:
         ValueError: it means none of them.
     """
     host, colon, port = text.rpartition(":")
-    if not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= _MOST_PORT:
+    if _PORT.fullmatch(port) is None or not 1 <= int(port) <= _MOST_PORT:
         msg = f"{port!r} is no port"
         raise ValueError(msg)
     if not colon:
@@ -100,6 +108,9 @@ def parse_name(text: str) -> Name:
     address = ip_address(host[1:-1] if bracketed else host)
     if bracketed != isinstance(address, IPv6Address):
         msg = "only IPv6 addresses stand in brackets, and all of them do"
+        raise ValueError(msg)
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        msg = "an interface is not part of a name"
         raise ValueError(msg)
     return Name(int(port), address)
 
@@ -118,18 +129,23 @@ def diagnose(proc: Path) -> list[Line]:
     lines = [Line("kernel", ok=True, text=platform.release())]
     if mode := locked_down():
         lines.append(Line("lockdown", ok=mode != "confidentiality", text=f"mode {mode}"))
+    if os.geteuid() != 0:
+        lines.append(Line("user", ok=False, text="not root, so that little can be read; use sudo"))
     try:
         kernel = open_sources(proc)
     except NoSourceError as error:
-        lines.append(Line("source", ok=False, text=str(error)))
+        lines += [_tried_line(one) for one in error.tried]
+        lines.append(Line("source", ok=False, text="none; one of the above is enough"))
     else:
-        others = [one for one in kernel.tried if not one.ok]
-        lines += [Line(one.source, ok=True, text=f"not used: {one.why}") for one in others]
+        # A module that is loaded and does not work is worth a word; one that is not is the rule.
+        lines += [_tried_line(one) for one in kernel.tried if not (one.ok or one.absent)]
         lines += _secret_lines(kernel)
         kernel.close()
-    if os.geteuid() != 0:
-        lines.append(Line("user", ok=False, text="not root, so that little can be read; use sudo"))
     return [*lines, *_setting_lines(proc), _sockets_line()]
+
+
+def _tried_line(one: Tried) -> Line:
+    return Line(one.source, ok=one.absent, text=one.why)
 
 
 def _hex(secrets: Secrets) -> list[tuple[str, str | None]]:
@@ -156,31 +172,38 @@ def _secret_lines(kernel: Kernel) -> list[Line]:
         secrets = kernel.read()
     except HubError as error:
         return [Line("source", ok=False, text=f"{kernel.source}: {error}")]
-    lines = [Line("source", ok=True, text=f"{kernel.source}")]
-    if secrets.jiffies is not None:
+    lines = [Line("source", ok=True, text=kernel.source)]
+    if secrets.cookie_clock == "utc":
+        lines.append(Line("clock", ok=True, text="UTC: keep NTP running here and on the hub"))
+    else:
         hz = f"{secrets.hz} Hz" if secrets.hz else "Hz known after a second reading"
         lines.append(Line("clock", ok=True, text=f"jiffies, {hz}"))
+    if secrets.ts is None:
+        scheme = "by connection, from net_secret: there is no ts_secret"
     else:
-        lines.append(Line("clock", ok=True, text="UTC: keep NTP running here and on the hub"))
-    scheme = "ts_secret" if secrets.ts is not None else "net_secret"
-    lines.append(Line("timestamps", ok=True, text=f"offset from {scheme}, or by connection"))
+        scheme = "by pair of hosts, from ts_secret"
+    lines.append(Line("timestamps", ok=True, text=f"offset {scheme}; the hub's probe decides"))
     if secrets.syncookie6 is None:
-        lines.append(Line("ipv6", ok=True, text="no syncookie6_secret: IPv4 alone is possible"))
+        text = "no syncookie6_secret: IPv4 alone can be protected"
+        if kernel.source == "kcore":
+            text += "; if the module ipv6 was loaded since, restart fnm-agent"
+        lines.append(Line("ipv6", ok=True, text=text))
     if secrets.unused:
         names = ", ".join(secrets.unused)
-        lines.append(Line("unused", ok=True, text=f"not used since the boot: {names}"))
+        text = f"{names}: the kernel makes them with the first connection or cookie; nothing to do"
+        lines.append(Line("unused", ok=True, text=text))
     return lines
 
 
 def _setting_lines(proc: Path) -> list[Line]:
     mode = read_sysctl(proc, SYNCOOKIES)
-    if mode is None:
-        text = "net.ipv4.tcp_syncookies is missing: the kernel has no CONFIG_SYN_COOKIES"
-        return [Line("syncookies", ok=False, text=text)]
-    lines = [Line("syncookies", ok=True, text=f"net.ipv4.tcp_syncookies is {mode}")]
+    told = _MISSING if mode is None else f"is {mode}, {_SYNCOOKIES.get(mode, 'unknown')}"
+    found = f"net.ipv4.tcp_syncookies {told}"
+    lines = [Line("syncookies", ok=mode is not None, text=found)]
     stamps = read_sysctl(proc, "tcp_timestamps")
     if stamps is not None:
-        lines.append(Line("tcp_timestamps", ok=True, text=_TIMESTAMPS.get(stamps, str(stamps))))
+        text = f"net.ipv4.tcp_timestamps is {stamps}, {_TIMESTAMPS.get(stamps, 'unknown')}"
+        lines.append(Line("tcp_timestamps", ok=True, text=text))
     return lines
 
 

@@ -2,7 +2,7 @@
 """One protected server: polls its agent, probes its ports, makes it ready for cookies."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from hub.clock import Clock, SystemClock
-from hub.engines.native.keys import Flow, Prepared, Standing
+from hub.engines.native.keys import Flow, Standing
 from hub.errors import HubError
 from hub.isn_sync.evidence import examine
 from hub.isn_sync.inventory import Agent
@@ -18,7 +18,7 @@ from hub.isn_sync.known import Known
 from hub.isn_sync.lease import Lease
 from hub.isn_sync.link import DeniedError, HostKeyError, Link
 from hub.isn_sync.listeners import Listeners
-from hub.isn_sync.lists import MOST_NAMES, read_flows, skew_of
+from hub.isn_sync.lists import skew_of
 from hub.isn_sync.prober import Prober
 from hub.isn_sync.report import parse_report
 from hub.isn_sync.settings import IsnSync as IsnConfig
@@ -101,10 +101,7 @@ class Server:
         config = self._parts.config
         await self._parts.clock.sleep(self._parts.random.uniform(0, min(1.0, config.poll_interval)))
         while True:
-            await self.poll()
-            await self._keep_lease()
-            if self._is_ours() and self.state == "ok":
-                await self._listeners.learn()
+            await self._guarded(self._poll_round)
             refused = self.state in {"untrusted", "changed", "denied"}
             wait = _REFUSED_WAIT if refused else config.poll_interval
             await self._pause(self._poll_now, wait)
@@ -113,11 +110,28 @@ class Server:
         """Probe each port now and then, for ever."""
         while True:
             self._probe_now.clear()
-            for address in self.standings:
-                await self._probe_all(address)
-                if self._doubtful(address):
-                    await self._ask_again(address)
+            await self._guarded(self._probe_everything)
             await self._pause(self._probe_now, self._next_probe())
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Let a defect cost one round of one agent, not the hub."""
+        try:
+            await work()
+        except Exception:  # noqa: BLE001 - it is logged with its traceback
+            self._log.exception("isn.defect", todo="report it; this agent is asked again")
+            await self._parts.clock.sleep(1.0)
+
+    async def _poll_round(self) -> None:
+        await self.poll()
+        await self._keep_lease()
+        if self._is_ours() and self.state == "ok":
+            await self._listeners.learn()
+
+    async def _probe_everything(self) -> None:
+        for address in self.standings:
+            await self._probe_all(address)
+            if self._doubtful(address):
+                await self._ask_again(address)
 
     def hurry(self) -> None:
         """Ask and probe at once."""
@@ -154,33 +168,34 @@ class Server:
                 self.lease.adopt(report.engaged_s)
             return True
 
-    async def prepare(self, mitigation_id: str, address: IPAddress, use: Use) -> Prepared:
-        """Make the server ready for `use`, prove it, and read its open connections."""
+    async def prepare(self, mitigation_id: str, address: IPAddress, use: Use) -> Standing:
+        """Make the server ready for `use`, and prove it."""
         renewed = mitigation_id in self.uses
         self.uses[mitigation_id] = use
         standing, clock = self.standings[address], self._parts.clock
         standing.want(clock.monotonic())
         if self._parts.prober is None:
-            return Prepared(Standing(why="the hub cannot probe: it has no CAP_NET_RAW"))
-        if standing.state == "left" or (renewed and standing.state == "proven"):
+            return Standing(why="the hub cannot probe: it has no CAP_NET_RAW")
+        away = self.state not in {"ok", "new"}
+        if standing.state == "left" or (standing.state == "proven" and (renewed or away)):
             self._poll_now.set()
-            return Prepared(self.standing(address))
+            return self.standing(address)
         if self.state == "new":
             await self.poll()
         if self.state != "ok":
             # Nobody waits for an agent that is away: an attack is under way.
             self.hurry()
-            return Prepared(Standing(why=f"agent {self.agent.name} is {self.state}: {self.why}"))
+            return Standing(why=f"agent {self.agent.name} is {self.state}: {self.why}")
         ports = self.ports(address)
         if len(ports) > MOST_PORTS:
             why = f"{len(ports)} listeners are more than {MOST_PORTS}: name the service's tcp_ports"
-            return Prepared(Standing(why=why))
+            return Standing(why=why)
         standing.expect(ports)
         await self._engage()
         await self._prove(address)
         if standing.state != "proven":
-            return Prepared(Standing(why=standing.why))
-        return Prepared(self.standing(address), await self._flows(address))
+            return Standing(why=standing.why)
+        return self.standing(address)
 
     def standing(self, address: IPAddress) -> Standing:
         """Tell how an address stands now; asks nobody."""
@@ -286,24 +301,12 @@ class Server:
         if await self.lease.engage(self._seconds(), ports):
             self._probe_now.set()
 
-    async def _flows(self, address: IPAddress) -> Sequence[Flow]:
+    async def flows(self, address: IPAddress, seconds: float) -> Sequence[Flow]:
+        """Return the open connections to an address, as its agent tells them within `seconds`."""
         ports = self.ports(address)
-        if not self._is_ours() or not ports:
+        if not self._is_ours() or self.state != "ok":
             return ()
-        shown = f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004
-        found: list[Flow] = []
-        try:
-            for first in range(0, len(ports), MOST_NAMES):
-                names = " ".join(f"{shown}:{port}" for port in ports[first : first + MOST_NAMES])
-                reply = await self.link.run(f"flows {names}")
-                found += await asyncio.to_thread(read_flows, reply.text)
-        except HubError as error:
-            self._log.warning(
-                "isn.flows_unknown",
-                why=str(error),
-                todo="connections that were open rely on what the engine has learned",
-            )
-        return found
+        return await self._listeners.flows(address, ports, seconds)
 
     # ---- probes -------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import structlog
 from hub.clock import Clock
 from hub.config import Service
 from hub.engines.native.keys import Prepared, Standing
-from hub.errors import RefusedError
+from hub.errors import HubError, RefusedError
 from hub.isn_sync.identity import Identity
 from hub.isn_sync.link import Link
 from hub.isn_sync.pins import Pins
@@ -30,6 +30,7 @@ View = dict[str, Any]
 
 _PATIENCE: Final = 2.0
 """Seconds that a countermeasure waits for its server to be made ready."""
+_FLOWS_PATIENCE: Final = 5.0
 _STATES: Final = ("new", "ok", "unreachable", "untrusted", "changed", "denied", "unusable")
 _STANDINGS: Final = ("unknown", "proven", "left", "returning")
 _HOUSEKEEPING: Final = 1.0
@@ -111,13 +112,17 @@ class IsnSync:
         if isinstance(found, str):
             return Prepared(Standing(why=found))
         server, address = found
+        is_new = mitigation.id not in server.uses
         use = self._use(mitigation, address, seconds)
         try:
             async with asyncio.timeout(_PATIENCE):
-                prepared = await server.prepare(mitigation.id, address, use)
+                standing = await server.prepare(mitigation.id, address, use)
         except TimeoutError:
             why = f"agent {server.agent.name} was not ready within {_PATIENCE:g} s"
-            prepared = Prepared(Standing(why=why))
+            standing = Standing(why=why)
+        # Open connections are worth waiting for, but not with the target unprotected meanwhile.
+        wait = _FLOWS_PATIENCE if standing.keys else _PATIENCE
+        prepared = Prepared(standing, await server.flows(address, wait) if is_new else ())
         if prepared.standing.keys is None:
             log.warning(
                 "isn.not_ready",
@@ -213,11 +218,17 @@ class IsnSync:
     # ---- within -------------------------------------------------------------------------
 
     async def _keep_house(self) -> None:
+        said = ""
         while True:
             await self._clock.sleep(_HOUSEKEEPING)
-            for server in self._servers.values():
-                server.judge()
-            await self._drop_previous_key()
+            try:
+                for server in self._servers.values():
+                    server.judge()
+                await self._drop_previous_key()
+            except HubError as error:
+                if str(error) != said:
+                    log.warning("isn.housekeeping_failed", why=str(error))
+                said = str(error)
 
     async def _drop_previous_key(self) -> None:
         if self._identity.previous is None:

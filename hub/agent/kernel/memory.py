@@ -7,17 +7,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
+from hub.agent.kernel.hz import Moment, measure_hz
 from hub.agent.kernel.kallsyms import find_symbols
 from hub.agent.kernel.kcore import Kcore
-from hub.agent.kernel.modules import nearest_hz
 from hub.agent.kernel.secrets import NEEDED, SIZES, Secrets, SourceError, monotonic_ms
-from hub.errors import HubError
 
 JIFFIES: Final = "jiffies_64"
 LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
+OTHER_CLOCK: Final = "isn_sync_net_secret"
+"""File below /proc that is there while the module isn_sync is loaded, in its later forms."""
 
 _JIFFIES_SIZE: Final = 8
-_MEASURE_MS: Final = 250
+_TRIES: Final = 5
 
 
 class MemorySource:
@@ -27,10 +28,14 @@ class MemorySource:
         kcore: the open memory.
         symbols: where each variable lies.
         hz: jiffies a second.
+        other_clock: while this file is there, cookies are counted by another clock.
     """
 
-    def __init__(self, kcore: Kcore, symbols: dict[str, int], hz: int) -> None:
-        self._kcore, self._symbols, self._hz = kcore, symbols, hz
+    def __init__(self, kcore: Kcore, symbols: dict[str, int], hz: int, other_clock: Path) -> None:
+        self._kcore, self._hz, self._other_clock = kcore, hz, other_clock
+        self._names = tuple(name for name in SIZES if name in symbols)
+        spans = [(symbols[name], SIZES[name]) for name in self._names]
+        self._spans = (*spans, (symbols[JIFFIES], _JIFFIES_SIZE))
 
     @classmethod
     def open(cls, proc: Path) -> Self:
@@ -46,7 +51,7 @@ class MemorySource:
                 f"lists no {' and no '.join(lacking)}: the kernel was built without "
                 "CONFIG_KALLSYMS_ALL, or without SYN cookies",
                 where=str(proc / "kallsyms"),
-                todo="use a distribution's kernel",
+                todo="use a distribution's kernel, 4.13 or newer",
             )
         if locked_down() == "confidentiality":
             raise SourceError(
@@ -56,26 +61,28 @@ class MemorySource:
             )
         kcore = Kcore.open(proc / "kcore")
         try:
-            return cls(kcore, symbols, _measure_hz(kcore, symbols[JIFFIES]))
+            return cls(kcore, symbols, _hz(kcore, symbols[JIFFIES]), proc / OTHER_CLOCK)
         except BaseException:
             kcore.close()
             raise
 
     def read(self) -> Secrets:
         """Return what they hold now, the clocks last."""
-        found = {
-            name: self._kcore.read(self._symbols[name], size)
-            for name, size in SIZES.items()
-            if name in self._symbols
-        }
-        jiffies = _jiffies(self._kcore, self._symbols[JIFFIES])
+        if self._other_clock.exists():
+            raise SourceError(
+                "the module isn_sync is loaded, which counts the minutes of cookies by UTC",
+                where=str(self._other_clock),
+                todo="start the agent again, to read the module's files; or rmmod isn_sync",
+            )
+        *secrets, jiffies = self._steady()
+        found = dict(zip(self._names, secrets, strict=True))
         return Secrets(
             net=found["net_secret"],
             syncookie=found["syncookie_secret"],
             syncookie6=found.get("syncookie6_secret"),
             ts=found.get("ts_secret"),
             cookie_clock="jiffies",
-            jiffies=jiffies,
+            jiffies=int.from_bytes(jiffies, "little"),
             hz=self._hz,
             timestamp_ms=monotonic_ms(),
         )
@@ -83,6 +90,16 @@ class MemorySource:
     def close(self) -> None:
         """Close the memory."""
         self._kcore.close()
+
+    def _steady(self) -> list[bytes]:
+        """Read until no secret is one that the kernel was just making."""
+        before: list[bytes] = []
+        for _ in range(_TRIES):
+            found = self._kcore.read(self._spans)
+            if found[:-1] == before:
+                return found
+            before = found[:-1]
+        raise SourceError("the secrets change all the time", todo="report this as a defect")
 
 
 def locked_down() -> str:
@@ -97,23 +114,14 @@ def locked_down() -> str:
     return ""
 
 
-def _jiffies(kcore: Kcore, address: int) -> int:
-    return int.from_bytes(kcore.read(address, _JIFFIES_SIZE), "little")
+def _hz(kcore: Kcore, address: int) -> int:
+    def look() -> Moment:
+        begun = monotonic_ms()
+        (jiffies,) = kcore.read([(address, _JIFFIES_SIZE)])
+        return (begun + monotonic_ms()) // 2, int.from_bytes(jiffies, "little")
 
+    def wait(ms: int) -> None:
+        # An ordinary sleep of a program that does nothing else yet.
+        _ = select.select([], [], [], ms / 1000)
 
-def _measure_hz(kcore: Kcore, address: int) -> int:
-    begun, first = monotonic_ms(), _jiffies(kcore, address)
-    # An ordinary sleep of a program that does nothing else yet; select(2) with nothing to wait for.
-    _ = select.select([], [], [], _MEASURE_MS / 1000)
-    passed, ticks = monotonic_ms() - begun, _jiffies(kcore, address) - first
-    hz = nearest_hz(1000 * ticks / passed) if passed > 0 else None
-    if hz is None:
-        raise _WrongClockError(
-            f"jiffies_64 went on by {ticks} in {passed} ms, which fits no CONFIG_HZ",
-            todo="start it again when the machine has less to do",
-        )
-    return hz
-
-
-class _WrongClockError(HubError):
-    """What is at the address does not behave as jiffies do."""
+    return measure_hz(look, wait)

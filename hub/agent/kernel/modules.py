@@ -6,20 +6,25 @@ import re
 from pathlib import Path
 from typing import Final, Self
 
+from hub.agent.kernel.hz import nearest_hz
 from hub.agent.kernel.secrets import NEEDED, SIZES, Secrets, SourceError
-
-COMMON_HZ: Final = (100, 250, 300, 1000)
 
 _LARGEST: Final = 4096
 _LEAST_MS: Final = 1000
-_TOLERANCE: Final = 0.08
 _LINE: Final = re.compile(r"([a-z0-9_.]+):? +([0-9A-Fa-f]{1,64})")
+_BEGET: Final = re.compile(r"[0-9]+ [0-9]+ [0-9]+\s*\n")
+"""How the text of the first tcpsecrets begins: jiffies, minutes, HZ."""
 _TEXT_NAMES: Final = {
     "cookie_secret": "syncookie_secret",
     "timestamp_secret": "ts_secret",
     "net_secret": "net_secret",
 }
-_U64: Final = (1 << 64) - 1
+_MOST: Final = 1 << 53
+_MOST_HZ: Final = 10_000
+
+
+class NotLoadedError(SourceError):
+    """The module of a source is not there."""
 
 
 class _File:
@@ -30,15 +35,25 @@ class _File:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
-            raise SourceError("does not exist: the module is not loaded", where=str(path)) from None
+            raise NotLoadedError(
+                "does not exist: the module is not loaded", where=str(path)
+            ) from None
         except OSError as error:
-            raise SourceError(f"cannot be opened: {error.strerror}", where=str(path)) from error
+            raise SourceError(
+                f"may not be opened: {error.strerror}",
+                where=str(path),
+                todo="start it as root with CAP_DAC_READ_SEARCH, or let its owner read that file",
+            ) from error
 
     def text(self) -> str:
         try:
             data = os.pread(self._descriptor, _LARGEST + 1, 0)
         except OSError as error:
-            raise SourceError(f"cannot be read: {error.strerror}", where=str(self.path)) from error
+            raise SourceError(
+                f"cannot be read: {error.strerror}",
+                where=str(self.path),
+                todo="was the module removed? start the agent again",
+            ) from error
         if not data or len(data) > _LARGEST or not data.isascii():
             raise SourceError("does not hold what it should", where=str(self.path))
         return data.decode("ascii")
@@ -57,7 +72,16 @@ def _secret(text: str, name: str, where: Path) -> bytes:
 
 def _fields(file: _File) -> dict[str, str]:
     found: dict[str, str] = {}
-    for number, line in enumerate(file.text().splitlines(), start=1):
+    text = file.text()
+    if _BEGET.match(text):
+        raise SourceError(
+            "is of tcpsecrets 1, which names no keys",
+            where=str(file.path),
+            todo="rmmod tcpsecrets: a distribution's kernel needs no module",
+        )
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
         match = _LINE.fullmatch(line.strip())
         if match is None or match[1] in found:
             raise SourceError(f"line {number} is not as expected", where=str(file.path))
@@ -65,10 +89,13 @@ def _fields(file: _File) -> dict[str, str]:
     return found
 
 
-def _number(fields: dict[str, str], name: str, where: Path) -> int:
+def _number(
+    fields: dict[str, str], name: str, where: Path, least: int = 0, most: int = _MOST
+) -> int:
     text = fields.get(name, "")
-    if not text.isdecimal() or int(text) > _U64:
-        raise SourceError(f"{name} is missing or no number", where=str(where))
+    if not text.isdecimal() or not least <= int(text) <= most:
+        # The word itself may be a secret.
+        raise SourceError(f"{name} is missing or out of range", where=str(where))
     return int(text)
 
 
@@ -116,7 +143,7 @@ class TcpSecretsSource:
             self._first = (jiffies, uptime)
         passed = uptime - self._first[1]
         if passed >= _LEAST_MS:
-            self._hz = nearest_hz(1000 * (jiffies - self._first[0]) / passed) or self._hz
+            self._hz = nearest_hz(jiffies - self._first[0], passed) or self._hz
 
 
 class IsnSyncSource:
@@ -136,7 +163,7 @@ class IsnSyncSource:
             for name in SIZES:
                 try:
                     files[name] = _File(proc / f"isn_sync_{name}")
-                except SourceError:
+                except NotLoadedError:
                     if name in NEEDED:
                         raise
         except SourceError:
@@ -187,16 +214,10 @@ class IsnSyncTextSource:
             ts=secrets["ts_secret"],
             cookie_clock="jiffies",
             jiffies=_number(fields, "clock.jiffies", where),
-            hz=_number(fields, "clock.hz", where),
+            hz=_number(fields, "clock.hz", where, 1, _MOST_HZ),
             timestamp_ms=_number(fields, "clock.uptime_ms", where),
         )
 
     def close(self) -> None:
         """Close it."""
         self._file.close()
-
-
-def nearest_hz(measured: float) -> int | None:
-    """Return the value of CONFIG_HZ that a measurement means; None where it means none."""
-    best = min(COMMON_HZ, key=lambda hz: abs(hz - measured))
-    return best if abs(best - measured) <= _TOLERANCE * best else None

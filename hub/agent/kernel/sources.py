@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hub.agent.kernel.memory import MemorySource
-from hub.agent.kernel.modules import IsnSyncSource, IsnSyncTextSource, TcpSecretsSource
+from hub.agent.kernel.modules import (
+    IsnSyncSource,
+    IsnSyncTextSource,
+    NotLoadedError,
+    TcpSecretsSource,
+)
 from hub.agent.kernel.secrets import Secrets, SourceError
 from hub.errors import HubError
 
 __all__ = ("Kernel", "NoSourceError", "Secrets", "SourceError", "Tried", "open_sources")
-
-
-class NoSourceError(HubError):
-    """No source works; says of each why."""
 
 
 class Source(Protocol):
@@ -36,11 +37,35 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """How it went with one source."""
+    """How it went with one source.
+
+    Attributes:
+        source: its name.
+        ok: it works.
+        why: or else what stands in its way, and what to do.
+        absent: it is that of a kernel module that is not loaded, as on most servers.
+    """
 
     source: str
     ok: bool
     why: str
+    absent: bool = False
+
+
+class NoSourceError(HubError):
+    """No source works; says of each why, but of modules only those that are loaded.
+
+    Args:
+        tried: all that were looked at.
+    """
+
+    def __init__(self, tried: tuple[Tried, ...]) -> None:
+        self.tried = tried
+        super().__init__(
+            "; ".join(f"{one.source}: {one.why}" for one in tried if not one.absent),
+            todo="fnm-agent check says more; without a source this server is protected by `mode: "
+            "reset`",
+        )
 
 
 _WAYS: Final[tuple[tuple[str, Callable[[Path], Source]], ...]] = (
@@ -89,7 +114,8 @@ def open_sources(proc: Path) -> Kernel:
         try:
             way = make(proc)
         except HubError as error:
-            tried.append(Tried(name, ok=False, why=str(error)))
+            absent = isinstance(error, NotLoadedError)
+            tried.append(Tried(name, ok=False, why=str(error), absent=absent))
             continue
         try:
             _ = way.read()
@@ -99,7 +125,4 @@ def open_sources(proc: Path) -> Kernel:
             continue
         tried.append(Tried(name, ok=True, why="can be read"))
         return Kernel(name, way, tuple(tried))
-    raise NoSourceError(
-        "; ".join(f"{one.source}: {one.why}" for one in tried),
-        todo="fnm-agent check says more; without a source this server is protected by mode reset",
-    )
+    raise NoSourceError(tuple(tried))
