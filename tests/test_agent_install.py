@@ -117,7 +117,7 @@ def test_unit_when_read_then_it_grants_no_more_than_needed(stage: Path) -> None:
     """Capabilities are listed, and nothing hides what the agent has to read."""
     service = unit(stage)
     assert set(service["CapabilityBoundingSet"][0].split()) == {
-        *("CAP_SYS_RAWIO", "CAP_SYSLOG", "CAP_NET_ADMIN", "CAP_NET_RAW"),
+        *("CAP_SYS_RAWIO", "CAP_SYSLOG", "CAP_DAC_READ_SEARCH", "CAP_NET_ADMIN", "CAP_NET_RAW"),
         *("CAP_SETUID", "CAP_SETGID"),
     }
     assert service["NoNewPrivileges"] == ["yes"]

@@ -364,7 +364,7 @@ def test_agent_when_another_runs_then_it_refuses(agent: Agent, home: Home) -> No
 def test_agent_when_it_can_never_start_then_its_status_says_so(home: Home) -> None:
     """Without a source of keys, without a host key or without its user it ends with 78."""
     (home.proc / "tcp_secrets").rename(home.proc / "hidden")
-    assert _failing(home).startswith("tcp_secrets: ")
+    assert _failing(home).startswith("kcore: ")
     (home.proc / "hidden").rename(home.proc / "tcp_secrets")
     home.host_key.chmod(0o644)
     assert _failing(home) == "others than root can read it"
