@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import struct
 from collections.abc import Iterator
@@ -260,18 +261,20 @@ async def test_sessions_when_opened_without_end_then_eight_are_open(
 async def test_input_when_endless_then_the_connection_ends(
     agent: Agent, key: asyncssh.SSHKey
 ) -> None:
-    """A client that sends without end is cut off, though its commands are still at work."""
+    """A client that sends without end to a command that is at work is cut off."""
     hub = await agent.connect(key)
-    # One after the other is carried out, so that the last has to wait for the rest.
-    opened = [
-        await hub.create_session(asyncssh.SSHClientSession, "selftest", encoding=None)
-        for _ in range(Limits().sessions)
-    ]
-    channel = opened[-1][0]
-    channel.set_write_buffer_limits(4 * Limits().input_bytes)
-    with contextlib.suppress(OSError):
+    keeper = await asyncio.to_thread(agent.home.keeper_pid)
+    os.kill(keeper, signal.SIGSTOP)  # so that the command waits
+    try:
+        channel, _ = await hub.create_session(asyncssh.SSHClientSession, "engage 60", encoding=None)
+        channel.set_write_buffer_limits(4 * Limits().input_bytes)
         channel.write(b"y" * (2 * Limits().input_bytes))
-    await hub.wait_closed()
+        async with asyncio.timeout(10):
+            await hub.wait_closed()
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+        hub.abort()
+        await hub.wait_closed()
     refused = await asyncio.to_thread(agent.events, "agent.refused")
     assert any(one["why"] == "sends data without end" for one in refused)
 
