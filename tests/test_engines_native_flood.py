@@ -65,7 +65,7 @@ def test_flood_when_the_detector_goes_blind_then_one_attack_and_its_end_is_notic
     timeline, engine, outcome = Timeline(clock, said), Native(), Outcome(FLOOD)
     with ExitStack() as stack:
         watch = build(lab, stack, timeline, clock, rules=rules(lab), engine=engine)
-        story = Story(lab, engine, watch, timeline, clock=clock, pace=Pace(calm=2.0, flood=14.0))
+        story = Story(lab, engine, watch, timeline, clock=clock, pace=Pace(calm=1.0, flood=11.0))
         story.attack(outcome)
 
     assert outcome.finished, said.getvalue()
