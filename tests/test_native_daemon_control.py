@@ -244,6 +244,8 @@ def test_line_without_end_is_cut_off(daemon: Daemon) -> None:
     _served(daemon)
 
 
+# Once is enough: the daemon gives such a client ten seconds.
+@pytest.mark.parametrize("daemon", ["asan/synproxyd"], indirect=True)
 def test_one_that_does_not_read_does_not_hold_up_the_others(daemon: Daemon) -> None:
     """Its requests wait, it is dropped in the end, and the others are served meanwhile."""
     with daemon.client() as deaf:
