@@ -7,14 +7,17 @@ from ctypes import sizeof
 import pytest
 
 from tests.support import bpf_abi as abi
+from tests.support import bpf_abi_splice as abi_splice
 from tests.support.bpf_bench import engine
 from tests.support.bpf_engine import reasons
 from tests.support.native_build import NATIVE
 
 HEADER = NATIVE / "bpf" / "abi.h"
+SPLICE_HEADER = NATIVE / "bpf" / "splice_abi.h"
+VALUES = abi.MAP_VALUES | abi_splice.SPLICE_VALUES
 
 
-@pytest.mark.parametrize("name", sorted(set(abi.MAP_VALUES) - {"fnm_sample"}))
+@pytest.mark.parametrize("name", sorted(set(VALUES) - {"fnm_sample"}))
 def test_layout_is_that_of_the_object(name: str) -> None:
     """Size, names, offsets and sizes of the members equal those in the object's BTF.
 
@@ -22,7 +25,7 @@ def test_layout_is_that_of_the_object(name: str) -> None:
     by the tests of samples.
     """
     btf = engine().object.btf
-    mirror = abi.MAP_VALUES[name]
+    mirror = VALUES[name]
     members = [
         (field[0], getattr(mirror, field[0]).offset, getattr(mirror, field[0]).size)
         for field in mirror._fields_
@@ -36,10 +39,9 @@ def test_layout_is_that_of_the_object(name: str) -> None:
 
 
 def test_every_structure_of_the_header_is_mirrored() -> None:
-    """A structure that is new in abi.h cannot be forgotten here."""
-    assert set(re.findall(r"^struct (fnm_\w+) \{", HEADER.read_text(), re.MULTILINE)) == set(
-        abi.MAP_VALUES
-    )
+    """A structure that is new in one of the headers cannot be forgotten here."""
+    text = HEADER.read_text() + SPLICE_HEADER.read_text()
+    assert set(re.findall(r"^struct (fnm_\w+) \{", text, re.MULTILINE)) == set(VALUES)
 
 
 @pytest.mark.parametrize(
@@ -74,11 +76,21 @@ def test_every_structure_of_the_header_is_mirrored() -> None:
         ("FNM_M_NOT_FRAGMENT", abi.MATCH["not_fragment"]),
         ("FNM_M_IPV4", abi.MATCH["ipv4"]),
         ("FNM_M_IPV6", abi.MATCH["ipv6"]),
+        ("FNM_SEEN_PROBE", abi.PROBE),
+        ("FNM_SPLICE_WAYS", abi_splice.SPLICE_WAYS),
+        ("FNM_BACKENDS", abi_splice.BACKENDS),
+        ("FNM_HELD", abi_splice.HELD),
+        ("FNM_HELD_BYTES", abi_splice.HELD_BYTES),
+        ("FNM_HELD_ROOM", abi_splice.HELD_ROOM),
+        ("FNM_ENDED_CLIENT", abi_splice.ENDED_CLIENT),
+        ("FNM_ENDED_SERVER", abi_splice.ENDED_SERVER),
+        ("FNM_ENDED_RESET", abi_splice.ENDED_RESET),
     ],
 )
 def test_constant_is_that_of_the_header(define: str, value: int) -> None:
     """A number that has no type, and so is not in BTF, is the header's own."""
-    found = re.search(rf"^#define {define}[ \t\\\n]+(\w+)", HEADER.read_text(), re.MULTILINE)
+    text = HEADER.read_text() + SPLICE_HEADER.read_text()
+    found = re.search(rf"^#define {define}[ \t\\\n]+(\w+)", text, re.MULTILINE)
     assert found is not None
     assert int(found[1].rstrip("u"), 0) == value
 
@@ -87,3 +99,18 @@ def test_every_reason_has_a_number_below_the_counters_end() -> None:
     """Reasons are distinct and fit in the counters."""
     names = reasons(NATIVE / "bpf" / "reasons.h")
     assert len(set(names)) == len(names) <= abi.REASON_SLOTS
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FNM_SPLICE_ASKED", abi_splice.ASKED),
+        ("FNM_SPLICE_OPEN", abi_splice.OPEN),
+        *((f"FNM_BACKEND_{name.upper()}", at) for name, at in abi_splice.BACKEND_STATES.items()),
+    ],
+)
+def test_state_has_the_headers_number(name: str, value: int) -> None:
+    """States of spliced flows and of servers are numbered here as there."""
+    found = re.search(rf"^\s*{name} = (\d+)", SPLICE_HEADER.read_text(), re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) == value

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.bpf_bench import FAMILIES, MODES, V4, V6, Bench, Ends, bench_of
-from tests.support.model import ceiling_place
+from tests.support.model_known import ceiling_place
 from tests.support.model_scene import FOREVER, Rate, Slot, Tcp, per_second
 from tests.support.packets import (
     ACK,

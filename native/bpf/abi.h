@@ -18,6 +18,7 @@
 #include <linux/types.h>
 
 #include "reasons.h"
+#include "splice_abi.h"
 
 #define FNM_ABI 1 /* moves with every change of a layout below; part of the pin path */
 
@@ -31,8 +32,7 @@
 #define FNM_CEILINGS   65536 /* hashed source prefixes with a ceiling on answers */
 
 enum fnm_kind { FNM_TCP = 1, FNM_ACL = 2, FNM_SORB = 3, FNM_WATCH = 4 };
-/* 3 is kept for the translating mode. */
-enum fnm_mode { FNM_ISN_SYNC = 1, FNM_RESET = 2 };
+enum fnm_mode { FNM_ISN_SYNC = 1, FNM_RESET = 2, FNM_SPLICE = 3 };
 
 struct fnm_rate {
 	__u64 interval; /* ns per packet (per byte << 10 where bytes are counted); 0: no limit */
@@ -153,6 +153,7 @@ struct fnm_acl {
 /* flow tables: 4 ways a set, two sets a flow; ports == 0: empty */
 #define FNM_WAYS	 4
 #define FNM_SEEN_CLOSING 0x80000000u /* FIN or RST has been seen, and no data since */
+#define FNM_SEEN_PROBE	 0x40000000u /* let in to see what its server answers */
 
 struct fnm_flow4 {
 	__u32 source, destination; /* network order */
@@ -244,9 +245,9 @@ struct fnm_control {
 	__u32 source_idle;	  /* s; a proven source unseen so long is forgotten */
 	__u32 seed;  /* of the hash functions; random, the same for the life of the tables */
 	__u32 epoch; /* grows with each change of `hosts`, `prefixes` or `wide` */
-	__u32 filter_now[2];	 /* generation of each filter that is looked at: 0 or 1 */
-	__u32 filter_mask[2][2]; /* of each filter and generation: its words, less 1 */
-	__u32 pad;
+	__u32 filter_now[2];		/* generation of each filter that is looked at: 0 or 1 */
+	__u32 filter_mask[2][2];	/* of each filter and generation: its words, less 1 */
+	__u32 splicing;			/* 1: `splicing` is to be looked at */
 	__u64 clock_ms;			/* written by fnm_clock */
 	__u64 prefilter[FNM_PREFILTER]; /* bit of fnm_prefilter_bit(): a target may be there */
 };
@@ -258,7 +259,8 @@ struct fnm_control {
  * makes the other one anew from the tables (clears it, waits for packets under way, scans) and then
  * lets it be looked at. While nobody does, bits of forgotten keys stay: slower, never wrong.
  */
-enum fnm_filter_kind { FNM_FILTER_FLOWS = 0, FNM_FILTER_SOURCES = 1 }; /* flows: and sightings */
+enum fnm_filter_kind { FNM_FILTER_FLOWS = 0, FNM_FILTER_SOURCES = 1 };
+/* flows: and sightings, and spliced flows */
 
 #define FNM_FILTER_WORDS 65536 /* of 64 bits: room for 262,144 keys and, less sharp, more */
 

@@ -36,11 +36,6 @@ FNM_INLINE int fnm_has_ports(const struct fnm_packet *p)
 		p->protocol == IPPROTO_SCTP);
 }
 
-FNM_INLINE int fnm_is_icmp(const struct fnm_packet *p)
-{
-	return p->fragment == FNM_WHOLE && p->protocol == (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
-}
-
 FNM_INLINE int fnm_rule_fits(const struct fnm_acl_rule *r, const struct fnm_packet *p)
 {
 	__u32 m = r->match;

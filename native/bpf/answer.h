@@ -15,7 +15,7 @@
 struct fnm_answer {
 	__u32 seq, ack;	 /* host order */
 	__u32 option[5]; /* network order */
-	__u8 options;	 /* words of `option` that count: 0, 1, 4 or 5 */
+	__u8 options;	 /* words of `option` that count */
 	__u8 padding;	 /* words of end-of-options after them */
 	__u8 flags;
 	__u8 ttl;
@@ -29,6 +29,22 @@ FNM_INLINE __u16 fnm_fold(__u64 sum)
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return ~sum;
+}
+
+/* Sum of up to 15 words from `at`; false when they are not all in the linear part. */
+FNM_INLINE int fnm_sum_words(void *at, void *end, __u32 words, __u64 *sum)
+{
+#pragma unroll
+	for (__u32 i = 0; i < 15; i++) {
+		__u32 *word = (__u32 *)at + i;
+
+		if (i >= words)
+			break;
+		if ((void *)(word + 1) > end)
+			return 0;
+		*sum += *word;
+	}
+	return 1;
 }
 
 /* Give the frame the length of the answer; what is no longer than a minimal frame stays. */
@@ -88,6 +104,65 @@ FNM_INLINE __u64 fnm_sum_addresses(const struct fnm_packet *p, const int v6)
 	return (__u64)s[0] + s[1] + s[2] + s[3] + d[0] + d[1] + d[2] + d[3];
 }
 
+/* Write the segment but for its checksum, of which `sum` becomes the sum; the first five words are
+ * known to be there. */
+FNM_INLINE int fnm_write_tcp(__u32 *tcp, void *end, const struct fnm_answer *a, __u32 ports,
+			     __u64 *sum)
+{
+	__u32 words = 5 + a->options + a->padding;
+	__u32 seq = bpf_htonl(a->seq), ack = bpf_htonl(a->ack);
+	__u32 control = bpf_htonl(words << 28 | (__u32)a->flags << 16 | a->window);
+
+	*sum += (__u64)ports + seq + ack + control;
+	tcp[0] = ports;
+	tcp[1] = seq;
+	tcp[2] = ack;
+	tcp[3] = control;
+	if (a->options) {
+		if ((void *)(tcp + 6) > end)
+			return 0;
+		tcp[5] = a->option[0];
+		*sum += a->option[0];
+	}
+	if (a->options >= 4) {
+		if ((void *)(tcp + 9) > end)
+			return 0;
+		tcp[6] = a->option[1];
+		tcp[7] = a->option[2];
+		tcp[8] = a->option[3];
+		*sum += (__u64)a->option[1] + a->option[2] + a->option[3];
+	} else if (a->options > 1) {
+		if ((void *)(tcp + 7) > end)
+			return 0;
+		tcp[6] = a->option[1];
+		*sum += a->option[1];
+		if (a->options > 2) {
+			if ((void *)(tcp + 8) > end)
+				return 0;
+			tcp[7] = a->option[2];
+			*sum += a->option[2];
+		}
+	}
+	if (a->options == 5) {
+		if ((void *)(tcp + 10) > end)
+			return 0;
+		tcp[9] = a->option[4];
+		*sum += a->option[4];
+	}
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; a->padding && i < FNM_OPTIONS_MAX / 4; i++) {
+		__u32 *pad = tcp + 5 + i;
+
+		if (i >= a->options + a->padding)
+			break;
+		if ((void *)(pad + 1) > end)
+			return 0;
+		if (i >= a->options)
+			*pad = 0;
+	}
+	return 1;
+}
+
 /* Write the whole answer; false when the frame cannot hold it. */
 FNM_INLINE int fnm_write(struct xdp_md *ctx, const struct fnm_packet *p, const struct fnm_answer *a,
 			 const int v6)
@@ -97,9 +172,6 @@ FNM_INLINE int fnm_write(struct xdp_md *ctx, const struct fnm_packet *p, const s
 	__u32 tcp_length = words * 4, l3 = p->l3;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 have = end - data, need = l3 + ip_length + tcp_length;
-	__u32 seq = bpf_htonl(a->seq), ack = bpf_htonl(a->ack);
-	__u32 ports = fnm_packed_ports(p->ports);
-	__u32 control = bpf_htonl(words << 28 | (__u32)a->flags << 16 | a->window);
 	__u32 *tcp;
 	__u64 sum;
 	void *ip;
@@ -122,44 +194,21 @@ FNM_INLINE int fnm_write(struct xdp_md *ctx, const struct fnm_packet *p, const s
 	else
 		fnm_write_ip4(ip, p, tcp_length, a->ttl);
 	sum = fnm_sum_addresses(p, v6) + bpf_htonl(IPPROTO_TCP) + bpf_htonl(tcp_length);
-	sum += (__u64)ports + seq + ack + control;
-	tcp[0] = ports;
-	tcp[1] = seq;
-	tcp[2] = ack;
-	tcp[3] = control;
-	if (a->options) {
-		if ((void *)(tcp + 6) > end)
-			return 0;
-		tcp[5] = a->option[0];
-		sum += a->option[0];
-	}
-	if (a->options >= 4) {
-		if ((void *)(tcp + 9) > end)
-			return 0;
-		tcp[6] = a->option[1];
-		tcp[7] = a->option[2];
-		tcp[8] = a->option[3];
-		sum += (__u64)a->option[1] + a->option[2] + a->option[3];
-	}
-	if (a->options == 5) {
-		if ((void *)(tcp + 10) > end)
-			return 0;
-		tcp[9] = a->option[4];
-		sum += a->option[4];
-	}
-#pragma clang loop unroll(disable)
-	for (__u32 i = 0; a->padding && i < FNM_OPTIONS_MAX / 4; i++) {
-		__u32 *pad = tcp + 5 + i;
-
-		if (i >= a->options + a->padding)
-			break;
-		if ((void *)(pad + 1) > end)
-			return 0;
-		if (i >= a->options)
-			*pad = 0;
-	}
+	if (!fnm_write_tcp(tcp, end, a, fnm_packed_ports(p->ports), &sum))
+		return 0;
 	tcp[4] = fnm_fold(sum); /* urgent pointer 0 */
 	return 1;
+}
+
+FNM_GLOBAL int fnm_answer_reset(struct xdp_md *ctx, const struct fnm_packet *p, __u32 seq,
+				__u32 ttl)
+{
+	struct fnm_answer a = {.seq = seq, .flags = FNM_TCP_RST, .ttl = ttl};
+
+	if (!p)
+		return FNM_R_no_state;
+	return (p->v6 ? fnm_write(ctx, p, &a, 1) : fnm_write(ctx, p, &a, 0)) ? FNM_R_reset_sent
+									     : FNM_R_no_room;
 }
 
 /* The options of the SYN-ACK, in the order in which Linux writes them. */

@@ -32,8 +32,15 @@ FNM_INLINE __u32 fnm_packed_ports(__u32 ports)
 	return ports << 16 | ports >> 16;
 }
 
-FNM_INLINE __u32 fnm_cookie_hash(const __u64 *key, const struct fnm_packet *p, __u32 count,
-				 const int v6)
+/* What is hashed beside the names of the connection. */
+struct fnm_cookie_input {
+	__u32 count;
+	__u32 bound; /* 4: to `seq`, by so many bytes more; 0 as a Linux server has it */
+	__u32 seq;
+};
+
+FNM_INLINE __u32 fnm_cookie_hash_of(const __u64 *key, const struct fnm_packet *p,
+				    const struct fnm_cookie_input in, const int v6)
 {
 	const __u32 *s = p->source.word, *d = p->destination.word;
 	const __u64 *s2 = (const __u64 *)s, *d2 = (const __u64 *)d;
@@ -42,15 +49,23 @@ FNM_INLINE __u32 fnm_cookie_hash(const __u64 *key, const struct fnm_packet *p, _
 	fnm_sip_start(&sip, key);
 	if (!v6) {
 		fnm_sip_word(&sip, (__u64)d[3] << 32 | s[3]);
-		fnm_sip_word(&sip, (__u64)count << 32 | fnm_packed_ports(p->ports));
-		return fnm_sip_end(&sip, 0, 16);
+		fnm_sip_word(&sip, (__u64)in.count << 32 | fnm_packed_ports(p->ports));
+		return fnm_sip_end(&sip, in.seq, 16 + in.bound);
 	}
 	fnm_sip_word(&sip, s2[0]);
 	fnm_sip_word(&sip, s2[1]);
 	fnm_sip_word(&sip, d2[0]);
 	fnm_sip_word(&sip, d2[1]);
-	fnm_sip_word(&sip, (__u64)p->ports << 32 | count);
-	return fnm_sip_end(&sip, 0, 40);
+	fnm_sip_word(&sip, (__u64)p->ports << 32 | in.count);
+	return fnm_sip_end(&sip, in.seq, 40 + in.bound);
+}
+
+FNM_INLINE __u32 fnm_cookie_hash(const __u64 *key, const struct fnm_packet *p, __u32 count,
+				 const int v6)
+{
+	const struct fnm_cookie_input in = {.count = count};
+
+	return fnm_cookie_hash_of(key, p, in, v6);
 }
 
 /* The minute that was asked for last: a division costs as much as a table. */

@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The programs that synproxyd loads. */
-#include "judge.h"
+#include "splice_out.h"
 
 #ifndef FNM_NO_ENTRY
 SEC("xdp.frags")
 int fnm_xdp(struct xdp_md *ctx)
 {
 	return fnm_judge(ctx);
+}
+
+/* What leaves by the interface. */
+SEC("tc")
+int fnm_egress(struct __sk_buff *skb)
+{
+	return fnm_judge_out(skb);
 }
 
 /* Shows the engine clock; run by user space through BPF_PROG_RUN. */

@@ -20,8 +20,13 @@ struct fnm_context {
 	__u64 now;  /* engine ms */
 	__u32 seen; /* the same as tables keep it */
 	__u32 seed, flow_idle, flow_closing, source_idle, inserts_per_second;
+	__u32 by;			 /* slot that judges */
+	__u32 inner_translated;		 /* of an ICMP error */
 	struct fnm_minute minute;	 /* of the packet before */
 	__u32 filter[2], filter_mask[2]; /* element of `filters` to look at, and its mask */
+	/* too large for the stack: a flow that is made, and headers that are moved */
+	struct fnm_splice row;
+	__u8 headers[96];
 };
 
 FNM_INLINE struct fnm_work *fnm_work(void)
@@ -146,7 +151,7 @@ FNM_INLINE int fnm_goes_on(const struct fnm_packet *p)
 /* Note that the flow lives on; written at most once in two seconds. */
 FNM_INLINE void fnm_flow_touch(const struct fnm_context *c, const struct fnm_packet *p, __u32 *seen)
 {
-	__u32 now = c->seen;
+	__u32 now = c->seen | (*seen & FNM_SEEN_PROBE);
 
 	if (p->flags & (FNM_TCP_FIN | FNM_TCP_RST))
 		now |= FNM_SEEN_CLOSING;

@@ -3,110 +3,16 @@
 #ifndef FNM_JUDGE_H
 #define FNM_JUDGE_H
 
+#include "inner.h"
 #include "proxy.h"
 #include "sorb.h"
+#include "spliced.h"
 
 FNM_INLINE int fnm_action(__u32 reason)
 {
-	/* Reasons of one verdict stand together, but for those that came later. */
-	if (reason == FNM_R_no_state || reason <= FNM_R_icmp_error)
+	if (FNM_REASONS_OF(PASS) >> reason & 1)
 		return XDP_PASS;
-	return reason <= FNM_R_reset_sent ? XDP_TX : XDP_DROP;
-}
-
-FNM_INLINE struct fnm_slot *fnm_live_slot(__u32 index, __u64 now)
-{
-	struct fnm_slot *slot;
-
-	if (!index)
-		return NULL;
-	slot = bpf_map_lookup_elem(&slots, &index);
-	return slot && slot->deadline > now ? slot : NULL;
-}
-
-/* The tables themselves: a call each, and the trie walks. */
-FNM_GLOBAL int fnm_look_up(const struct fnm_address *address, struct fnm_recent *r, __u32 wide)
-{
-	struct fnm_policy *policy;
-	struct fnm_prefix key;
-
-	if (!address || !r)
-		return 0;
-	key.bits = 128;
-	key.address = *address;
-	r->address = *address;
-	policy = bpf_map_lookup_elem(&hosts, &key.address);
-	if (!policy && wide)
-		policy = bpf_map_lookup_elem(&prefixes, &key);
-	if (!policy)
-		return 0;
-	r->policy = *policy;
-	return 1;
-}
-
-/* What guards the destination, NULL for nothing. A CPU remembers what it has found: an attack is
- * on few destinations. */
-FNM_INLINE struct fnm_policy *fnm_policy_of(const struct fnm_control *settings,
-					    const struct fnm_packet *p)
-{
-	const __u32 *d = p->destination.word;
-	__u32 bit = fnm_prefilter_bit(d[0], d[1], d[2], d[3]);
-	__u32 index = bit & (FNM_RECENT - 1);
-	__u64 epoch = ((__u64)settings->epoch + 1) * 2;
-	struct fnm_recent *r;
-
-	if (!(settings->prefilter[bit >> 6 & (FNM_PREFILTER - 1)] >> (bit & 63) & 1))
-		return NULL;
-	r = bpf_map_lookup_elem(&recent, &index);
-	if (!r)
-		return NULL;
-	if ((r->epoch & ~1ull) != epoch || !fnm_same_address(&r->address, &p->destination)) {
-		r->epoch = 0;
-		r->epoch = epoch | !!fnm_look_up(&p->destination, r, settings->wide);
-	}
-	return r->epoch & 1 ? &r->policy : NULL;
-}
-
-FNM_INLINE __u32 fnm_first_live(const __u16 *chain, __u64 now)
-{
-	if (!*(const __u64 *)chain)
-		return 0;
-#pragma unroll
-	for (int i = 0; i < FNM_CHAIN; i++) {
-		if (fnm_live_slot(chain[i], now))
-			return chain[i];
-	}
-	return 0;
-}
-
-/* The slot that stands for the whole policy; 0 when nothing of it is in force. */
-FNM_INLINE __u32 fnm_enforcing(const struct fnm_policy *policy, __u64 now)
-{
-	__u32 slot = fnm_first_live(policy->acl, now);
-
-	if (!slot)
-		slot = fnm_first_live(policy->sorb, now);
-	return slot ? slot : fnm_first_live(policy->tcp, now);
-}
-
-FNM_INLINE int fnm_port_in(__u16 index, __u16 port)
-{
-	__u32 key = index;
-	struct fnm_portset *set;
-
-	if (!index)
-		return 1;
-	set = bpf_map_lookup_elem(&portsets, &key);
-	return set && set->bit[port >> 6 & 1023] >> (port & 63) & 1;
-}
-
-FNM_INLINE int fnm_is_icmp_error(const struct fnm_packet *p)
-{
-	__u8 type = p->icmp_type;
-
-	if (!fnm_is_icmp(p))
-		return 0;
-	return p->v6 ? type >= 1 && type <= 4 : type == 3 || type == 11 || type == 12;
+	return FNM_REASONS_OF(TX) >> reason & 1 ? XDP_TX : XDP_DROP;
 }
 
 FNM_GLOBAL int fnm_run_filters(const struct fnm_context *c, const struct fnm_packet *p,
@@ -151,19 +57,6 @@ FNM_GLOBAL int fnm_run_sorbs(const struct fnm_context *c, const struct fnm_packe
 	return FNM_GO_ON;
 }
 
-/* The index of the proxy that judges the packet, 0 for none. */
-FNM_INLINE __u32 fnm_proxy_of(const struct fnm_policy *policy, const struct fnm_packet *p,
-			      __u64 now, int any_port)
-{
-	for (int i = 0; i < FNM_CHAIN && policy->tcp[i]; i++) {
-		struct fnm_slot *slot = fnm_live_slot(policy->tcp[i], now);
-
-		if (slot && (any_port || fnm_port_in(slot->portset, fnm_dport(p))))
-			return policy->tcp[i];
-	}
-	return 0;
-}
-
 FNM_INLINE int fnm_run_proxies(struct xdp_md *ctx, struct fnm_context *c, struct fnm_packet *p,
 			       const struct fnm_policy *policy, __u32 *by)
 {
@@ -177,18 +70,38 @@ FNM_INLINE int fnm_run_proxies(struct xdp_md *ctx, struct fnm_context *c, struct
 	slot = index ? bpf_map_lookup_elem(&slots, &index) : NULL;
 	if (!slot)
 		return FNM_GO_ON;
-	*by = index;
+	*by = c->by = index;
 	if (!tcp)
-		return fnm_take_one(&slot->tcp.icmp, c->now) ? FNM_R_icmp_error
-							     : FNM_R_icmp_limited;
+		return !fnm_take_one(&slot->tcp.icmp, c->now) ? FNM_R_icmp_limited
+		       : c->inner_translated		      ? FNM_R_splice_icmp
+							      : FNM_R_icmp_error;
 	if (!whole)
 		return FNM_R_fragment;
 	return p->v6 ? fnm_judge_tcp(ctx, c, p, slot, 1) : fnm_judge_tcp(ctx, c, p, slot, 0);
 }
 
+/* In peace, too, it is learned what the server answers, and by which way. */
+FNM_INLINE void fnm_watch_probes(struct xdp_md *ctx, const struct fnm_context *c,
+				 struct fnm_packet *p, int is_syn, __u64 hash)
+{
+	__u32 *seen;
+
+	if (!p->ports)
+		return;
+	if (is_syn) {
+		fnm_read_syn(ctx, p, p->v6);
+		if (fnm_backend_probe(c, p, hash))
+			fnm_probe_enter(c, p, hash);
+		return;
+	}
+	seen = p->v6 ? fnm_flow_find(c, p, hash, 1) : fnm_flow_find(c, p, hash, 0);
+	if (seen && *seen & FNM_SEEN_PROBE && fnm_backend_went_on(c, p, hash))
+		*seen &= ~FNM_SEEN_PROBE;
+}
+
 /* Learn flows while nothing is enforced; what is malformed is the server's affair. */
-FNM_GLOBAL int fnm_watch(struct xdp_md *ctx, const struct fnm_context *c,
-			 const struct fnm_packet *p, const struct fnm_policy *policy, __u32 *by)
+FNM_GLOBAL int fnm_watch(struct xdp_md *ctx, const struct fnm_context *c, struct fnm_packet *p,
+			 const struct fnm_policy *policy, __u32 *by)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct fnm_tcphdr *th;
@@ -207,21 +120,16 @@ FNM_GLOBAL int fnm_watch(struct xdp_md *ctx, const struct fnm_context *c,
 		if (!slot || !fnm_port_in(slot->portset, fnm_dport(p)))
 			continue;
 		*by = policy->watch[i];
+		hash = p->v6 ? fnm_flow_hash(c, p, 1) : fnm_flow_hash(c, p, 0);
+		if (fnm_translated(&p->destination))
+			fnm_watch_probes(ctx, c, p, main == FNM_TCP_SYN, hash);
 		th = main == FNM_TCP_ACK ? fnm_tcp_of(p, data, end) : NULL;
 		if (!th)
 			return FNM_R_watched;
-		hash = p->v6 ? fnm_flow_hash(c, p, 1) : fnm_flow_hash(c, p, 0);
 		fnm_sighting_note(c, hash, bpf_ntohl(th->seq), bpf_ntohl(th->ack), 0);
 		return FNM_R_watched;
 	}
 	return FNM_GO_ON;
-}
-
-FNM_INLINE int fnm_parse(struct xdp_md *ctx, struct fnm_packet *p, void *data, void *end)
-{
-	int reason = p->v6 ? fnm_parse_ip6(ctx, p, data, end) : fnm_parse_ip4(ctx, p, data, end);
-
-	return reason != FNM_GO_ON ? reason : fnm_parse_transport(p, data, end);
 }
 
 /* What no countermeasure has decided: the verdict on the policy as a whole. */
@@ -243,20 +151,55 @@ FNM_INLINE int fnm_undecided(struct xdp_md *ctx, const struct fnm_context *c, st
 	return enforcing ? FNM_R_not_concerned : FNM_R_unprotected;
 }
 
-FNM_INLINE int fnm_decide(struct xdp_md *ctx, struct fnm_context *c, struct fnm_packet *p,
-			  const struct fnm_policy *policy, __u32 *by)
+/* What belongs to a spliced flow is translated whether or not a mitigation is in force: no client
+ * could go on without. FNM_GO_ON where it is none. */
+FNM_INLINE int fnm_spliced(struct xdp_md *ctx, struct fnm_context *c, struct fnm_packet *p,
+			   const struct fnm_policy *policy, __u32 *by)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	int malformed = fnm_parse(ctx, p, data, end);
+	if (p->fragment != FNM_WHOLE)
+		return FNM_GO_ON;
+	if (p->protocol == IPPROTO_TCP)
+		return fnm_splice_client(ctx, c, p, policy, by);
+	if (fnm_is_icmp_error(p))
+		c->inner_translated = fnm_inner_in(ctx, c, p);
+	return FNM_GO_ON;
+}
+
+FNM_INLINE int fnm_filtered(const struct fnm_context *c, const struct fnm_packet *p,
+			    const struct fnm_policy *policy, __u32 *by)
+{
 	int reason = FNM_GO_ON;
 
-	if (malformed != FNM_GO_ON)
-		return fnm_undecided(ctx, c, p, policy, malformed, by);
 	if (*(const __u64 *)policy->acl)
 		reason = fnm_run_filters(c, p, policy, by);
 	if (reason == FNM_GO_ON && *(const __u64 *)policy->sorb)
 		reason = fnm_run_sorbs(c, p, policy, by);
-	if (reason == FNM_GO_ON && *(const __u64 *)policy->tcp)
+	return reason;
+}
+
+/* `policy` is NULL where only spliced flows may be concerned. */
+FNM_INLINE int fnm_verdict(struct xdp_md *ctx, struct fnm_context *c, struct fnm_packet *p,
+			   const struct fnm_policy *policy, int translated, __u32 *by)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	int malformed = fnm_parse(ctx, FNM_AT_XDP, p, data, end);
+	int reason = FNM_GO_ON, spliced;
+
+	c->inner_translated = 0;
+	if (malformed != FNM_GO_ON)
+		return policy ? fnm_undecided(ctx, c, p, policy, malformed, by) : FNM_R_unprotected;
+	if (policy)
+		reason = fnm_filtered(c, p, policy, by);
+	if (translated && (reason == FNM_GO_ON || reason == FNM_R_acl_pass)) {
+		spliced = fnm_spliced(ctx, c, p, policy, by);
+		if (spliced != FNM_GO_ON)
+			return spliced;
+	}
+	if (reason != FNM_GO_ON)
+		return reason;
+	if (!policy)
+		return c->inner_translated ? FNM_R_splice_icmp : FNM_R_unprotected;
+	if (*(const __u64 *)policy->tcp)
 		reason = fnm_run_proxies(ctx, c, p, policy, by);
 	return reason != FNM_GO_ON ? reason : fnm_undecided(ctx, c, p, policy, FNM_GO_ON, by);
 }
@@ -356,7 +299,7 @@ FNM_INLINE int fnm_judge(struct xdp_md *ctx)
 	struct fnm_scratch *s;
 	struct fnm_policy *policy;
 	__u32 zero = 0, by = 0;
-	int reason, action, sampled;
+	int reason, action, sampled, translated;
 
 	settings = bpf_map_lookup_elem(&control, &zero);
 	s = bpf_map_lookup_elem(&scratch, &zero);
@@ -369,13 +312,14 @@ FNM_INLINE int fnm_judge(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 	policy = fnm_policy_of(settings, &s->packet);
-	if (!policy) {
+	translated = settings->splicing ? fnm_translated(&s->packet.destination) : 0;
+	if (!policy && !translated) {
 		fnm_count(0, FNM_R_unprotected, 0, XDP_PASS);
 		return XDP_PASS;
 	}
 	fnm_begin(&s->context, settings);
 	sampled = fnm_sampled(settings->sample_every) && fnm_capture(ctx, &s->sample);
-	reason = fnm_decide(ctx, &s->context, &s->packet, policy, &by);
+	reason = fnm_verdict(ctx, &s->context, &s->packet, policy, translated, &by);
 	action = fnm_action(reason);
 	fnm_count(by, reason, s->packet.length, action);
 	if (sampled && reason != FNM_R_unprotected)

@@ -24,6 +24,9 @@ const volatile __u32 fnm_flow6_mask = FNM_SMALLEST_TABLE - 1;
 const volatile __u32 fnm_source_mask = FNM_SMALLEST_TABLE - 1;
 const volatile __u32 fnm_sighting_mask = FNM_SMALLEST_TABLE - 1;
 const volatile __u32 fnm_talker_mask = FNM_SMALLEST_TABLE - 1;
+const volatile __u32 fnm_splice_mask = FNM_SMALLEST_TABLE - 1;
+const volatile __u32 fnm_splice_idle = 7440; /* s; an open spliced flow unseen so long is over */
+const volatile __u32 fnm_partial = 0;	     /* 1: checksums may be left to be completed */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -127,6 +130,36 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } ceilings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct fnm_splicing);
+} splicing SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, FNM_SMALLEST_TABLE);
+	__type(key, __u32);
+	__type(value, struct fnm_splice_set);
+} splices SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, FNM_BACKENDS);
+	__type(key, struct fnm_backend_key);
+	__type(value, struct fnm_backend);
+} backends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FNM_HELD);
+	__type(key, __u32);
+	__type(value, struct fnm_held);
+} held SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

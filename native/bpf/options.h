@@ -19,20 +19,11 @@ FNM_INLINE __u8 fnm_wscale(__u8 offered)
 	return offered > FNM_WSCALE_MAX ? FNM_WSCALE_MAX : offered;
 }
 
-/* Any layout; false when the options could not be read. */
-FNM_GLOBAL int fnm_read_options(struct xdp_md *ctx, struct fnm_packet *p)
+/* Of `length` bytes at `byte`, beyond which all is 0 up to the end of 64. */
+FNM_INLINE void fnm_scan_options(struct fnm_syn *syn, const __u8 *byte, __u32 length)
 {
-	__u8 byte[64] = {}; /* the options, the rest 0: end of options */
-	__u32 length, at = 0;
+	__u32 at = 0;
 
-	if (!p)
-		return 0;
-	length = p->doff - sizeof(struct fnm_tcphdr);
-	if (length < 4 || length > FNM_OPTIONS_MAX)
-		return 0;
-	if (FNM_FAULT(FNM_FAULT_LOOP) ||
-	    bpf_xdp_load_bytes(ctx, p->l4 + sizeof(struct fnm_tcphdr), byte, length))
-		return 0;
 #pragma clang loop unroll(disable)
 	for (int turn = 0; turn < FNM_OPTIONS_MAX; turn++) {
 		__u8 kind, size;
@@ -54,19 +45,37 @@ FNM_GLOBAL int fnm_read_options(struct xdp_md *ctx, struct fnm_packet *p)
 			__u32 mss = byte[(at + 2) & 63] << 8 | byte[(at + 3) & 63];
 
 			if (mss)
-				p->syn.mss = mss;
+				syn->mss = mss;
 		} else if (kind == 3 && size == 3) {
-			p->syn.wscale = fnm_wscale(byte[(at + 2) & 63]);
+			syn->wscale = fnm_wscale(byte[(at + 2) & 63]);
 		} else if (kind == 4 && size == 2) {
-			p->syn.sack = 1;
+			syn->sack = 1;
 		} else if (kind == 8 && size == 10) {
-			p->syn.timestamps = 1;
-			p->syn.tsval = (__u32)byte[(at + 5) & 63] << 24 |
-				       byte[(at + 4) & 63] << 16 | byte[(at + 3) & 63] << 8 |
-				       byte[(at + 2) & 63];
+			syn->timestamps = 1;
+			syn->tsval = (__u32)byte[(at + 5) & 63] << 24 | byte[(at + 4) & 63] << 16 |
+				     byte[(at + 3) & 63] << 8 | byte[(at + 2) & 63];
+			syn->tsecr = (__u32)byte[(at + 9) & 63] << 24 | byte[(at + 8) & 63] << 16 |
+				     byte[(at + 7) & 63] << 8 | byte[(at + 6) & 63];
 		}
 		at += size;
 	}
+}
+
+/* Any layout; false when the options could not be read. */
+FNM_GLOBAL int fnm_read_options(struct xdp_md *ctx, struct fnm_packet *p)
+{
+	__u8 byte[64] = {}; /* the options, the rest 0: end of options */
+	__u32 length;
+
+	if (!p)
+		return 0;
+	length = p->doff - sizeof(struct fnm_tcphdr);
+	if (length < 4 || length > FNM_OPTIONS_MAX)
+		return 0;
+	if (FNM_FAULT(FNM_FAULT_LOOP) ||
+	    bpf_xdp_load_bytes(ctx, p->l4 + sizeof(struct fnm_tcphdr), byte, length))
+		return 0;
+	fnm_scan_options(&p->syn, byte, length);
 	return 1;
 }
 
@@ -126,6 +135,27 @@ FNM_INLINE int fnm_read_common(struct fnm_packet *p, void *data, void *end)
 		return 1;
 	}
 	return 0;
+}
+
+/* Timestamps of a segment that is no SYN; other options count for nothing there. */
+FNM_INLINE void fnm_read_timestamps(struct xdp_md *ctx, struct fnm_packet *p)
+{
+	const struct fnm_syn nothing = {.wscale = FNM_NO_WSCALE};
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 *o;
+
+	p->syn = nothing;
+	if (p->doff == sizeof(struct fnm_tcphdr))
+		return;
+	o = fnm_at(data, p->l4 + sizeof(struct fnm_tcphdr), FNM_MAX_L4);
+	if (p->doff == 32 && o && (void *)(o + 3) <= end && o[0] == FNM_WORD(1, 1, 8, 10)) {
+		p->syn.timestamps = 1;
+		p->syn.tsval = o[1];
+		p->syn.tsecr = o[2];
+		return;
+	}
+	if (!fnm_read_options(ctx, p))
+		FNM_WORKED(loop_failed);
 }
 
 /* What the SYN offers. Without its options the cookie is still one that the server takes. */

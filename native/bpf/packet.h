@@ -25,8 +25,8 @@ enum fnm_fragment { FNM_WHOLE = 0, FNM_FIRST = 1, FNM_LATER = 2 };
 
 struct fnm_syn {
 	__u32 mss;
-	__u32 tsval; /* network order */
-	__u8 wscale; /* FNM_NO_WSCALE: not offered */
+	__u32 tsval, tsecr; /* network order */
+	__u8 wscale;	    /* FNM_NO_WSCALE: not offered */
 	__u8 sack;
 	__u8 timestamps;
 };
@@ -139,17 +139,24 @@ FNM_INLINE int fnm_find_ip(struct fnm_packet *p, void *data, void *end)
 	return 0;
 }
 
+/* What a program is given, and how it is asked for its length. */
+enum fnm_hook { FNM_AT_XDP = 0, FNM_AT_TC = 1 };
+
 /* True when the frame holds `length` bytes from `l3` on, counting what is beyond the linear part.
  */
-FNM_INLINE int fnm_frame_holds(struct xdp_md *ctx, void *data, void *end, __u32 l3, __u32 length)
+FNM_INLINE int fnm_frame_holds(void *ctx, const enum fnm_hook hook, void *data, void *end, __u32 l3,
+			       __u32 length)
 {
 	/* Compared as pointers: the verifier takes no difference of two as 32 bits. */
 	if (data + l3 + length <= end)
 		return 1;
+	if (hook == FNM_AT_TC)
+		return l3 + length <= ((struct __sk_buff *)ctx)->len;
 	return l3 + length <= bpf_xdp_get_buff_len(ctx);
 }
 
-FNM_INLINE int fnm_parse_ip4(struct xdp_md *ctx, struct fnm_packet *p, void *data, void *end)
+FNM_INLINE int fnm_parse_ip4(void *ctx, const enum fnm_hook hook, struct fnm_packet *p, void *data,
+			     void *end)
 {
 	struct iphdr *ip = fnm_at(data, p->l3, FNM_MAX_L3);
 	__u32 header, offset;
@@ -159,7 +166,7 @@ FNM_INLINE int fnm_parse_ip4(struct xdp_md *ctx, struct fnm_packet *p, void *dat
 	header = ip->ihl * 4;
 	p->length = bpf_ntohs(ip->tot_len);
 	if (ip->version != 4 || header < sizeof(*ip) || p->length < header ||
-	    !fnm_frame_holds(ctx, data, end, p->l3, p->length))
+	    !fnm_frame_holds(ctx, hook, data, end, p->l3, p->length))
 		return FNM_R_bad_ip;
 	fnm_map_address(&p->source, ip->saddr);
 	p->protocol = ip->protocol;
@@ -223,14 +230,15 @@ FNM_INLINE int fnm_walk_extensions(struct fnm_packet *p, void *data, void *end)
 	return -1;
 }
 
-FNM_INLINE int fnm_parse_ip6(struct xdp_md *ctx, struct fnm_packet *p, void *data, void *end)
+FNM_INLINE int fnm_parse_ip6(void *ctx, const enum fnm_hook hook, struct fnm_packet *p, void *data,
+			     void *end)
 {
 	struct ipv6hdr *ip = fnm_at(data, p->l3, FNM_MAX_L3);
 
 	if (!ip || (void *)(ip + 1) > end)
 		return FNM_R_bad_ip;
 	p->length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
-	if (ip->version != 6 || !fnm_frame_holds(ctx, data, end, p->l3, p->length))
+	if (ip->version != 6 || !fnm_frame_holds(ctx, hook, data, end, p->l3, p->length))
 		return FNM_R_bad_ip;
 	/* A mapped destination is on no wire (RFC 4942 section 2.2), and would be judged by what
 	 * guards the IPv4 address, which need have no keys for IPv6. */
@@ -305,12 +313,27 @@ FNM_INLINE int fnm_parse_transport(struct fnm_packet *p, void *data, void *end)
 	return -1;
 }
 
+/* Everything behind what fnm_find_ip has found; a reason to drop, or -1. */
+FNM_INLINE int fnm_parse(void *ctx, const enum fnm_hook hook, struct fnm_packet *p, void *data,
+			 void *end)
+{
+	int reason =
+	    p->v6 ? fnm_parse_ip6(ctx, hook, p, data, end) : fnm_parse_ip4(ctx, hook, p, data, end);
+
+	return reason != -1 ? reason : fnm_parse_transport(p, data, end);
+}
+
 /* The TCP header of a packet that was parsed, NULL when it is not in the linear part. */
 FNM_INLINE struct fnm_tcphdr *fnm_tcp_of(const struct fnm_packet *p, void *data, void *end)
 {
 	struct fnm_tcphdr *tcp = fnm_at(data, p->l4, FNM_MAX_L4);
 
 	return tcp && (void *)(tcp + 1) <= end ? tcp : NULL;
+}
+
+FNM_INLINE int fnm_is_icmp(const struct fnm_packet *p)
+{
+	return p->fragment == FNM_WHOLE && p->protocol == (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
 }
 
 /* ports in host order */

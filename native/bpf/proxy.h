@@ -5,6 +5,7 @@
 
 #include "answer.h"
 #include "sightings.h"
+#include "splice_in.h"
 
 FNM_INLINE int fnm_flags_bad(__u8 flags)
 {
@@ -33,22 +34,6 @@ FNM_INLINE int fnm_source_bad(const struct fnm_packet *p)
 	if (!(s[0] | s[1]) && (s[2] == FNM_MAPPED || (!s[2] && bpf_ntohl(s[3]) <= 1)))
 		return 1;
 	return !((s[0] ^ d[0]) | (s[1] ^ d[1]) | (s[2] ^ d[2]) | (s[3] ^ d[3]));
-}
-
-/* Sum of up to 15 words from `at`; false when they are not all in the linear part. */
-FNM_INLINE int fnm_sum_words(void *at, void *end, __u32 words, __u64 *sum)
-{
-#pragma unroll
-	for (__u32 i = 0; i < 15; i++) {
-		__u32 *word = (__u32 *)at + i;
-
-		if (i >= words)
-			break;
-		if ((void *)(word + 1) > end)
-			return 0;
-		*sum += *word;
-	}
-	return 1;
 }
 
 /* What carries data is left to the server: only what we may answer has to be right here. */
@@ -199,17 +184,6 @@ FNM_GLOBAL int fnm_answer_syn6(struct xdp_md *ctx, struct fnm_context *c,
 	return c && p && slot ? fnm_answer_syn(ctx, c, p, slot, 1) : FNM_R_no_state;
 }
 
-FNM_GLOBAL int fnm_answer_reset(struct xdp_md *ctx, const struct fnm_packet *p, __u32 seq,
-				__u32 ttl)
-{
-	struct fnm_answer a = {.seq = seq, .flags = FNM_TCP_RST, .ttl = ttl};
-
-	if (!p)
-		return FNM_R_no_state;
-	return (p->v6 ? fnm_write(ctx, p, &a, 1) : fnm_write(ctx, p, &a, 0)) ? FNM_R_reset_sent
-									     : FNM_R_no_room;
-}
-
 /* The reason why a segment of a sighted flow passes; FNM_R_COUNT when it does not. */
 FNM_INLINE int fnm_admit_sighted(const struct fnm_context *c, struct fnm_slot *slot, __u64 hash,
 				 const struct fnm_tcphdr *th)
@@ -241,8 +215,15 @@ FNM_INLINE int fnm_judge_unknown(struct xdp_md *ctx, struct fnm_context *c, stru
 	ack = bpf_ntohl(th->ack);
 	if (!(p->flags & FNM_TCP_ACK))
 		return FNM_R_cookie_bad;
-	if (fnm_valid(tcp, p, data, end, seq, ack, fnm_cookie_minute(tcp, c->now, &c->minute),
-		      v6)) {
+	if (slot->mode == FNM_SPLICE) {
+		reason = fnm_splice_try(ctx, c, p, slot, hash);
+		if (reason != FNM_R_COUNT)
+			return reason;
+		th = fnm_tcp_of(p, (void *)(long)ctx->data, (void *)(long)ctx->data_end);
+		if (!th)
+			return FNM_R_bad_transport;
+	} else if (fnm_valid(tcp, p, data, end, seq, ack,
+			     fnm_cookie_minute(tcp, c->now, &c->minute), v6)) {
 		fnm_source_insert(c, p);
 		if (slot->mode != FNM_ISN_SYNC)
 			return fnm_answer_reset(ctx, p, ack, tcp->ttl);
@@ -329,18 +310,23 @@ FNM_INLINE int fnm_judge_tcp(struct xdp_md *ctx, struct fnm_context *c, struct f
 		return FNM_R_bad_checksum;
 	hash = fnm_flow_hash(c, p, v6);
 	seen = fnm_flow_find(c, p, hash, v6);
+	if (seen && *seen & FNM_SEEN_PROBE && main != FNM_TCP_SYN &&
+	    fnm_backend_went_on(c, p, hash))
+		*seen &= ~FNM_SEEN_PROBE;
 	if (seen && (main != FNM_TCP_SYN || fnm_admit_syn(c, p, &slot->tcp))) {
 		fnm_flow_touch(c, p, seen);
 		return FNM_R_known_flow;
 	}
 	if (main == FNM_TCP_SYN) {
-		if (!seen && fnm_source_admits(c, p, &slot->tcp)) {
+		if (!seen && slot->mode != FNM_SPLICE && fnm_source_admits(c, p, &slot->tcp)) {
 			fnm_flow_insert(c, p);
 			return FNM_R_proven_syn;
 		}
 		if (!fnm_ceiling(&slot->tcp, p, c->now))
 			return FNM_R_cookie_limited;
 		fnm_read_syn(ctx, p, v6);
+		if (slot->mode == FNM_SPLICE)
+			return fnm_splice_syn(ctx, c, p, slot, hash);
 		return v6 ? fnm_answer_syn6(ctx, c, p, slot) : fnm_answer_syn4(ctx, c, p, slot);
 	}
 	if (main == (FNM_TCP_SYN | FNM_TCP_ACK))

@@ -45,7 +45,19 @@
 	FNM_REASON(sorb_over, DROP, "source exceeds its threshold and is blocked from now on")     \
 	FNM_REASON(sorb_blocked, DROP, "source is blocked")                                        \
 	FNM_REASON(no_room, DROP, "the frame could not be resized for the answer")                 \
-	FNM_REASON(no_state, PASS, "a table of the engine itself could not be read")
+	FNM_REASON(no_state, PASS, "a table of the engine itself could not be read")               \
+	FNM_REASON(splice_open, PASS, "ACK with a valid SYN cookie, made the SYN for the server")  \
+	FNM_REASON(splice_client, PASS, "translated from a client of a spliced flow")              \
+	FNM_REASON(splice_server, PASS, "translated from the server of a spliced flow")            \
+	FNM_REASON(splice_icmp, PASS, "ICMP error on a spliced flow, translated")                  \
+	FNM_REASON(splice_probe, PASS, "SYN let through to learn what the server answers")         \
+	FNM_REASON(splice_answered, TX, "SYN-ACK of the server, answered for the client")          \
+	FNM_REASON(splice_refused, TX, "SYN to a port that the server refuses, answered with RST") \
+	FNM_REASON(splice_held, DROP, "first data, kept until the server has answered")            \
+	FNM_REASON(splice_early, DROP, "segment of a flow whose server has not answered yet")      \
+	FNM_REASON(splice_silent, DROP, "SYN to a port on which the server does not answer")       \
+	FNM_REASON(splice_full, DROP, "no room for another spliced flow")                          \
+	FNM_REASON(splice_over, DROP, "segment that no longer fits its spliced flow")
 
 enum fnm_reason {
 #define FNM_ENUM(name, verdict, words) FNM_R_##name,
@@ -53,6 +65,16 @@ enum fnm_reason {
 #undef FNM_ENUM
 	    FNM_R_COUNT
 };
+
+/* The reasons of one verdict, a bit each. */
+#define FNM_VERDICT_PASS 1
+#define FNM_VERDICT_TX	 2
+#define FNM_VERDICT_DROP 3
+#define FNM_BIT_PASS(name, verdict, words)                                                         \
+	(FNM_VERDICT_##verdict == FNM_VERDICT_PASS ? 1ull << FNM_R_##name : 0) |
+#define FNM_BIT_TX(name, verdict, words)                                                           \
+	(FNM_VERDICT_##verdict == FNM_VERDICT_TX ? 1ull << FNM_R_##name : 0) |
+#define FNM_REASONS_OF(verdict) (FNM_REASONS(FNM_BIT_##verdict) 0ull)
 
 #define FNM_REASON_SLOTS 64 /* room for more reasons without a new layout of the counters */
 

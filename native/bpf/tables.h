@@ -94,6 +94,29 @@ FNM_INLINE __u32 fnm_seen(__u64 now_ms)
 	return ((__u32)(now_ms >> 10) & FNM_SEEN_TIME) | 1;
 }
 
+#define FNM_SPLICE_ASKED_S 20 /* a server that has not answered so long does not */
+
+FNM_INLINE __u32 fnm_splice_tag(__u64 hash)
+{
+	return (__u32)(hash >> 32) | 1;
+}
+
+/* Ended from both sides, or by a reset. */
+FNM_INLINE int fnm_splice_over(const struct fnm_splice *f)
+{
+	const __u32 both = FNM_ENDED_CLIENT | FNM_ENDED_SERVER;
+
+	return f->ended & FNM_ENDED_RESET || (f->ended & both) == both;
+}
+
+/* Seconds that a silent flow is kept; one that is over for what is still under way. */
+FNM_INLINE __u32 fnm_splice_kept(const struct fnm_splice *f, __u32 closing, __u32 idle)
+{
+	if (f->state == FNM_SPLICE_ASKED)
+		return FNM_SPLICE_ASKED_S;
+	return fnm_splice_over(f) ? closing : idle;
+}
+
 /* Age of `seen` in units of 1.024 s, less one at most; half of the range counts as the future. */
 FNM_INLINE __u32 fnm_age(__u32 now_seen, __u32 seen)
 {

@@ -22,7 +22,9 @@ static const char *mode_word(const struct fnm_slot *slot)
 {
 	if (slot->kind != FNM_TCP)
 		return NULL;
-	return slot->mode == FNM_ISN_SYNC ? "isn-sync" : "reset";
+	return slot->mode == FNM_ISN_SYNC ? "isn-sync"
+	       : slot->mode == FNM_SPLICE ? "splice"
+					  : "reset";
 }
 
 static const char *attach_word(const struct interface_facts *interface)
@@ -33,7 +35,7 @@ static const char *attach_word(const struct interface_facts *interface)
 json_t *answer_hello(const struct engine *engine)
 {
 	const struct facts *facts = &engine->facts;
-	json_t *interfaces = json_array();
+	json_t *interfaces = json_array(), *modes = json_pack("[s,s]", "isn-sync", "reset");
 
 	for (size_t i = 0; i < facts->interfaces; i++) {
 		const struct interface_facts *one = &facts->interface[i];
@@ -43,12 +45,14 @@ json_t *answer_hello(const struct engine *engine)
 						(json_int_t)one->ifindex, "mode", attach_word(one),
 						"verify_checksums", one->verify_checksums));
 	}
-	return json_pack("{s:b,s:i,s:s,s:i,s:I,s:i,s:I,s:o,s:[s,s,s,s],s:[s,s],s:{s:i,s:i}}", "ok",
-			 1, "version", PROTOCOL_VERSION, "daemon", VERSION, "abi", FNM_ABI, "hz",
+	if (facts->splice)
+		json_array_insert_new(modes, 1, json_string("splice"));
+	return json_pack("{s:b,s:i,s:s,s:i,s:I,s:i,s:I,s:o,s:[s,s,s,s],s:o,s:{s:i,s:i}}", "ok", 1,
+			 "version", PROTOCOL_VERSION, "daemon", VERSION, "abi", FNM_ABI, "hz",
 			 (json_int_t)facts->hz, "pid", getpid(), "started_ms",
 			 (json_int_t)facts->started_ms, "interfaces", interfaces, "kinds", "tcp",
-			 "acl", "sorb", "watch", "tcp_modes", "isn-sync", "reset", "limits",
-			 "mitigations", FNM_SLOTS - 1, "per_target", FNM_CHAIN);
+			 "acl", "sorb", "watch", "tcp_modes", modes, "limits", "mitigations",
+			 FNM_SLOTS - 1, "per_target", FNM_CHAIN);
 }
 
 static json_t *packets_of(const struct fnm_counters *counters)
@@ -168,6 +172,15 @@ static json_t *programs_array(const struct facts *facts)
 	return programs;
 }
 
+static json_t *splices_object(const struct engine *engine)
+{
+	const struct splice_count *count = &engine->splices;
+
+	return json_pack("{s:I,s:I,s:I,s:I}", "asked", (json_int_t)count->asked, "open",
+			 (json_int_t)count->open, "closing", (json_int_t)count->closing, "rows",
+			 (json_int_t)engine->tables.splice_sets * FNM_SPLICE_WAYS);
+}
+
 json_t *answer_stats(const struct engine *engine, struct refusal *refusal)
 {
 	struct fnm_counters counters;
@@ -181,13 +194,13 @@ json_t *answer_stats(const struct engine *engine, struct refusal *refusal)
 		return NULL;
 	}
 	return json_pack(
-	    "{s:b,s:o,s:o,s:I,s:I,s:I,s:I,s:{s:I,s:I},s:o}", "ok", 1, "packets",
+	    "{s:b,s:o,s:o,s:I,s:I,s:I,s:I,s:{s:I,s:I},s:o,s:o}", "ok", 1, "packets",
 	    packets_of(&counters), "work", work_object(&work), "flows",
 	    (json_int_t)engine->count.flows, "sources", (json_int_t)engine->count.sources,
 	    "memory_bytes", (json_int_t)engine->facts.memory_bytes, "mitigations",
 	    (json_int_t)engine->live, "bytes", "passed", (json_int_t)counters.bytes_passed,
 	    "dropped", (json_int_t)counters.bytes_dropped, "programs",
-	    programs_array(&engine->facts));
+	    programs_array(&engine->facts), "splices", splices_object(engine));
 }
 
 static const char *interface_name(const struct facts *facts, uint32_t ifindex)

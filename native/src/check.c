@@ -96,7 +96,7 @@ static struct program *try_program(struct engine *engine, struct kernel *kernel,
 	small.talkers = small.sightings = SMALL_TABLES;
 	if (state_open(engine, kernel, &small, NULL, &refusal)) {
 		line("ok", NULL, "the kernel makes the maps");
-		program = state_program(kernel, false, &refusal);
+		program = state_program(kernel, &(struct state_settings){0}, &refusal);
 	}
 	if (!program) {
 		line("no", refusal.todo, "%s", refusal.message);

@@ -72,9 +72,11 @@ bool device_read(const char *interface, struct device *device)
 		return false;
 	found = ask(fd, interface, SIOCGIFFLAGS, &answer, NULL);
 	device->up = found && answer.ifr_flags & IFF_UP;
-	if (found && ask(fd, interface, SIOCGIFHWADDR, &answer, NULL))
+	if (found && ask(fd, interface, SIOCGIFHWADDR, &answer, NULL)) {
 		device->ethernet = answer.ifr_hwaddr.sa_family == ARPHRD_ETHER ||
 				   answer.ifr_hwaddr.sa_family == ARPHRD_LOOPBACK;
+		memcpy(device->address, answer.ifr_hwaddr.sa_data, sizeof(device->address));
+	}
 	if (found && ask(fd, interface, SIOCGIFMTU, &answer, NULL))
 		device->mtu = answer.ifr_mtu;
 	read_driver(fd, interface, device);

@@ -11,6 +11,7 @@ struct device {
 	bool up;
 	bool ethernet; /* its frames begin with an Ethernet header */
 	unsigned int mtu;
+	unsigned char address[6];
 	bool strips_vlan;   /* the NIC takes tags out of the frame */
 	unsigned int vlans; /* VLAN devices on it */
 	bool has_peer;	    /* veth */

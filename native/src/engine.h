@@ -28,8 +28,10 @@ struct tables {
 	struct fnm_filter *filters; /* four: two kinds, two generations */
 	struct book *books;
 	struct tomb *tombs;
-	uint32_t flow4_sets, flow6_sets, source_sets, sighting_sets,
-	    talker_sets; /* powers of two */
+	struct fnm_splicing *splicing;
+	struct fnm_splice_set *splices;
+	uint32_t flow4_sets, flow6_sets, source_sets, sighting_sets, talker_sets,
+	    splice_sets; /* powers of two */
 };
 
 /* Each returns 0 or a negative errno. */
@@ -42,6 +44,10 @@ struct backend {
 	int (*counters)(void *data, uint32_t slot, struct fnm_counters *sum);
 	int (*counters_clear)(void *data, uint32_t slot);
 	int (*work)(void *data, struct fnm_work *sum);
+	/* Put the ACK that has opened it to the data plane once more, as if the client had. */
+	int (*ask_again)(void *data, const struct fnm_splice *row);
+	/* whether a server there is known to answer by another way than through here */
+	bool (*elsewhere)(void *data, const struct fnm_prefix *target);
 	uint64_t (*engine_ms)(void *data);
 	uint64_t (*monotonic_ms)(void *data);
 };
@@ -76,11 +82,19 @@ struct facts { /* what hello and stats tell, found out at the start */
 	uint64_t started_ms;
 	size_t interfaces;
 	struct interface_facts interface[INTERFACES_MOST];
+	bool splice; /* what leaves is seen, too */
+	uint32_t splice_idle;
 };
 
 struct table_count { /* of occupied rows; counting them takes a while */
 	uint64_t flows, sources;
 	uint64_t at_ms; /* 0: never */
+};
+
+struct splice_count { /* of live rows, at the last tick */
+	uint64_t asked, open, closing;
+	int failed_to_ask;	       /* the error that was told of last */
+	__u64 expected[FNM_PREFILTER]; /* bits of the mitigations that were in force then */
 };
 
 enum filter_phase { FILTER_AT_REST, FILTER_COUNTING, FILTER_DRAINING, FILTER_FILLING };
@@ -108,6 +122,7 @@ struct engine {
 	struct sample_ring samples;
 	struct table_count count;
 	struct filter_round filters;
+	struct splice_count splices;
 };
 
 #define NONE 0 /* slot, portset and acl that stand for none */

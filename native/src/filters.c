@@ -101,6 +101,20 @@ static void look_sighting(struct engine *engine, uint64_t index, uint32_t now, f
 	}
 }
 
+static void look_splice(struct engine *engine, uint64_t index, uint32_t now, found_function found)
+{
+	const struct fnm_splice_set *set = &engine->tables.splices[index];
+
+	for (int i = 0; i < FNM_SPLICE_WAYS; i++) {
+		const struct fnm_splice *row = &set->way[i];
+
+		if (row->ports && fnm_age(now, row->seen) <=
+				      fnm_splice_kept(row, engine->tables.control->flow_closing,
+						      engine->facts.splice_idle))
+			found(engine, FNM_FILTER_FLOWS, (uint64_t)set->tag[i] << 32);
+	}
+}
+
 static void look_source(struct engine *engine, uint64_t index, uint32_t now, found_function found)
 {
 	const struct fnm_source_set *set = &engine->tables.sources[index];
@@ -124,6 +138,7 @@ static bool walk(struct engine *engine, found_function found)
 	} parts[] = {{tables->flow4_sets, look_flow4},
 		     {tables->flow6_sets, look_flow6},
 		     {tables->sighting_sets, look_sighting},
+		     {tables->splice_sets, look_splice},
 		     {tables->source_sets, look_source}};
 	uint64_t at = engine->filters.next;
 	uint32_t now = fnm_seen(engine_now(engine));

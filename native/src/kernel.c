@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 
 #include "address.h"
 #include "kernel.h"
+#include "packets.h"
 
 static int failed(int result)
 {
@@ -104,6 +106,54 @@ static int work(void *data, struct fnm_work *sum)
 	return 0;
 }
 
+static void client_ack(const struct fnm_splice *row, struct frame *frame)
+{
+	uint16_t ports[2];
+	struct segment segment = {.sequence = row->client_isn + 1,
+				  .acknowledgement = row->cookie_isn + 1,
+				  .flags = TCP_ACK};
+
+	memcpy(ports, &row->ports, sizeof(ports));
+	memcpy(&segment.source, &row->client, sizeof(segment.source));
+	memcpy(&segment.destination, &row->server, sizeof(segment.destination));
+	segment.source_port = ntohs(ports[0]);
+	segment.destination_port = ntohs(ports[1]);
+	segment_build(&segment, frame);
+}
+
+static int ask_again(void *data, const struct fnm_splice *row)
+{
+	const struct kernel *kernel = data;
+	struct xdp_md context = {.ingress_ifindex = kernel->judge_ifindex};
+	struct frame frame;
+	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame.bytes, .ctx_in = &context,
+		    .ctx_size_in = sizeof(context), .repeat = 1, .batch_size = 1,
+		    .flags = BPF_F_TEST_XDP_LIVE_FRAMES);
+
+	client_ack(row, &frame);
+	memcpy(frame.bytes, kernel->judge_address, sizeof(kernel->judge_address));
+	run.data_size_in = context.data_end = frame.length;
+	return failed(bpf_prog_test_run_opts(kernel->judge_program, &run));
+}
+
+static bool elsewhere(void *data, const struct fnm_prefix *target)
+{
+	const struct kernel *kernel = data;
+	int fd = kernel->maps.fd[MAP_BACKENDS];
+	struct fnm_backend_key key, *previous = NULL;
+	struct fnm_backend backend;
+	struct fnm_prefix host = {.bits = 128};
+
+	for (int i = 0; i < FNM_BACKENDS && !bpf_map_get_next_key(fd, previous, &key); i++) {
+		previous = &key;
+		memcpy(&host.address, key.address, sizeof(host.address));
+		if (prefix_covers(target, &host) && !bpf_map_lookup_elem(fd, &key, &backend) &&
+		    backend.state == FNM_BACKEND_ASYMMETRIC)
+			return true;
+	}
+	return false;
+}
+
 static uint64_t engine_ms(void *data)
 {
 	const struct kernel *kernel = data;
@@ -124,6 +174,8 @@ const struct backend kernel_backend = {
     .counters = counters,
     .counters_clear = counters_clear,
     .work = work,
+    .ask_again = ask_again,
+    .elsewhere = elsewhere,
     .engine_ms = engine_ms,
     .monotonic_ms = monotonic_ms,
 };

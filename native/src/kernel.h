@@ -9,6 +9,9 @@
 struct kernel {
 	struct maps maps;
 	int clock_program; /* fd */
+	int judge_program; /* fd; the first interface's */
+	uint32_t judge_ifindex;
+	unsigned char judge_address[6];
 	uint32_t hz;
 	int64_t clock_offset; /* engine ms minus CLOCK_MONOTONIC_COARSE in ms */
 	int cpus;

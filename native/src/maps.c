@@ -41,6 +41,10 @@ static const struct {
     [MAP_COUNTERS] = {"counters"},
     [MAP_WORK] = {"work"},
     [MAP_SAMPLES] = {"samples"},
+    [MAP_SPLICING] = {"splicing"},
+    [MAP_SPLICES] = {"splices", FNM_SPLICE_WAYS, offsetof(struct options, splices)},
+    [MAP_BACKENDS] = {"backends"},
+    [MAP_HELD] = {"held"},
     [MAP_BOOKS] = {"books",
 		   .own = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct book), FNM_SLOTS, BPF_F_MMAPABLE}},
     [MAP_TOMBS] = {"tombs",
@@ -208,6 +212,8 @@ static const struct {
     SHOWN(MAP_FILTERS, filters, struct fnm_filter),
     SHOWN(MAP_BOOKS, books, struct book),
     SHOWN(MAP_TOMBS, tombs, struct tomb),
+    SHOWN(MAP_SPLICING, splicing, struct fnm_splicing),
+    SHOWN(MAP_SPLICES, splices, struct fnm_splice_set),
 #undef SHOWN
 };
 
@@ -240,13 +246,15 @@ bool maps_show(const struct maps *maps, struct tables *tables, struct refusal *r
 	tables->source_sets = maps->entries[MAP_SOURCES];
 	tables->sighting_sets = maps->entries[MAP_SIGHTINGS];
 	tables->talker_sets = maps->entries[MAP_TALKERS];
+	tables->splice_sets = maps->entries[MAP_SPLICES];
 	return true;
 }
 
 /* What a CPU may forget with the program; everything else has to outlive it. */
 static bool is_scratch(const struct bpf_map *map)
 {
-	return !strcmp(bpf_map__name(map), "recent") || !strcmp(bpf_map__name(map), "scratch");
+	return !strcmp(bpf_map__name(map), "recent") || !strcmp(bpf_map__name(map), "scratch") ||
+	       !strcmp(bpf_map__name(map), "scratch_out");
 }
 
 static int place_of(const struct bpf_map *map)
@@ -285,6 +293,7 @@ void maps_constants(const struct maps *maps, struct constants *constants)
 	constants->source_sets = maps->entries[MAP_SOURCES];
 	constants->sighting_sets = maps->entries[MAP_SIGHTINGS];
 	constants->talker_sets = maps->entries[MAP_TALKERS];
+	constants->splice_sets = maps->entries[MAP_SPLICES];
 }
 
 void maps_close(struct maps *maps, struct tables *tables)

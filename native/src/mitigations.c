@@ -13,6 +13,7 @@
 #include "mitigations.h"
 #include "rate.h"
 #include "slots.h"
+#include "splicing.h"
 #include "targets.h"
 #include "tombs.h"
 
@@ -118,7 +119,7 @@ static bool make_keys(struct fnm_tcp *tcp, struct refusal *refusal)
 	return refuse(refusal, E_INTERNAL, NULL, "getrandom: %s", strerror(errno));
 }
 
-/* Keys and clock that are left out stay as they are; those of `reset` are our own. */
+/* Keys and clock that are left out stay as they are; those of the other modes are our own. */
 static bool adopt(const struct engine *engine, struct wish *wish, uint16_t current,
 		  struct refusal *refusal)
 {
@@ -127,7 +128,7 @@ static bool adopt(const struct engine *engine, struct wish *wish, uint16_t curre
 
 	if (wish->slot.kind != FNM_TCP)
 		return true;
-	if (!same_mode && wish->slot.mode == FNM_RESET)
+	if (!same_mode && wish->slot.mode != FNM_ISN_SYNC)
 		return make_keys(&wish->slot.tcp, refusal);
 	if (!same_mode && (!wish->has_keys || !wish->has_clock))
 		return refuse(refusal, E_BAD_REQUEST, NULL,
@@ -295,6 +296,7 @@ static bool install(struct engine *engine, struct wish *wish, uint16_t current,
 	carry_buckets(engine, wish, current);
 	write_book(engine, wish, slot, current);
 	write_slot(engine, wish, slot, current);
+	splicing_expect(engine, &wish->target, wish->slot.kind, wish->slot.mode);
 	error = slot_enlist(engine, slot, current);
 	if (error)
 		return system_failed(refusal, "the counters", error);
@@ -357,6 +359,9 @@ bool mitigation_put(struct engine *engine, struct wish *wish, enum outcome *outc
 			renew(engine, wish, current);
 		return true;
 	}
+	if (wish->slot.kind == FNM_TCP && wish->slot.mode == FNM_SPLICE &&
+	    !splicing_possible(engine, &wish->target, refusal))
+		return false;
 	return has_room(engine, wish, current, refusal) &&
 	       (wish->check || install(engine, wish, current, refusal));
 }

@@ -20,6 +20,8 @@ enum {
 	USER,
 	ALLOW_USER,
 	ALLOW_GENERIC,
+	NO_SPLICE,
+	EGRESS,
 	VERIFY,
 	NUMBER
 };
@@ -39,10 +41,13 @@ static const struct {
     {"sources", AT(sources), 262144, ROWS_LEAST, ROWS_MOST, "proven sources to remember"},
     {"talkers", AT(talkers), 131072, ROWS_LEAST, ROWS_MOST, "sources that sorbs may count"},
     {"sightings", AT(sightings), 262144, ROWS_LEAST, ROWS_MOST, "flows that a watch may learn"},
+    {"splices", AT(splices), 65536, ROWS_LEAST, ROWS_MOST, "spliced flows at once"},
     {"flow-idle", AT(flow_idle), 86400, 10, 1000000, "seconds until a silent flow is forgotten"},
     {"flow-closing", AT(flow_closing), 120, 1, 1000000, "the same after a FIN or RST"},
     {"source-idle", AT(source_idle), 3600, 10, 1000000,
      "seconds until a silent source must prove itself again"},
+    {"splice-idle", AT(splice_idle), 7440, 60, 1000000,
+     "seconds until a silent spliced flow is over"},
     {"inserts-per-second", AT(inserts_per_second), 50000, 1, 10000000,
      "flows that one CPU may enter in a second"},
 #undef AT
@@ -60,6 +65,8 @@ static const struct option words[] = {
     {"user", required_argument, NULL, USER},
     {"allow-user", required_argument, NULL, ALLOW_USER},
     {"allow-generic", no_argument, NULL, ALLOW_GENERIC},
+    {"no-splice", no_argument, NULL, NO_SPLICE},
+    {"egress", required_argument, NULL, EGRESS},
     {"verify-checksums", required_argument, NULL, VERIFY},
 };
 
@@ -67,23 +74,28 @@ static const struct option words[] = {
 
 void options_help(void)
 {
-	puts("usage: synproxyd run --interface IF [--interface IF]... [options]\n"
-	     "       synproxyd check [--interface IF]...    what this machine can do, and why not\n"
-	     "       synproxyd selftest                     runs the engine on packets of its own\n"
-	     "       synproxyd status [--socket PATH]       what is in force\n"
-	     "       synproxyd detach [--pin-dir DIR]       ends every mitigation and removes all "
-	     "that is pinned\n"
-	     "       synproxyd --version\n"
-	     "\n"
-	     "  --interface IF            where packets come in; may be given several times\n"
-	     "  --pin-dir DIR             on a bpf file system (/sys/fs/bpf/synproxyd)\n"
-	     "  --socket PATH             control socket (/run/synproxyd/control.sock)\n"
-	     "  --socket-group GROUP      group that may open the socket\n"
-	     "  --user USER               whom to become once everything is attached\n"
-	     "  --allow-user USER         who is served besides root; may be given several times\n"
-	     "  --allow-generic           attach in generic mode where the driver has no native "
-	     "one\n"
-	     "  --verify-checksums WORD   on, off or auto: off on veth, virtio and tun (auto)");
+	puts(
+	    "usage: synproxyd run --interface IF [--interface IF]... [options]\n"
+	    "       synproxyd check [--interface IF]...    what this machine can do, and why not\n"
+	    "       synproxyd selftest                     runs the engine on packets of its own\n"
+	    "       synproxyd status [--socket PATH]       what is in force\n"
+	    "       synproxyd detach [--pin-dir DIR]       ends every mitigation and removes all "
+	    "that is pinned\n"
+	    "       synproxyd --version\n"
+	    "\n"
+	    "  --interface IF            where packets come in; may be given several times\n"
+	    "  --pin-dir DIR             on a bpf file system (/sys/fs/bpf/synproxyd)\n"
+	    "  --socket PATH             control socket (/run/synproxyd/control.sock)\n"
+	    "  --socket-group GROUP      group that may open the socket\n"
+	    "  --user USER               whom to become once everything is attached\n"
+	    "  --allow-user USER         who is served besides root; may be given several times\n"
+	    "  --allow-generic           attach in generic mode where the driver has no native "
+	    "one\n"
+	    "  --no-splice               attach nothing where packets leave; there is no mode "
+	    "splice then\n"
+	    "  --egress WORD             clsact: a filter where packets leave, not a link; or auto "
+	    "(auto)\n"
+	    "  --verify-checksums WORD   on, off or auto: off on veth, virtio and tun (auto)");
 	for (size_t i = 0; i < NUMBERS; i++)
 		printf("  --%-23s %s (%" PRIu64 ")\n", numbers[i].name, numbers[i].help,
 		       numbers[i].initial);
@@ -132,6 +144,14 @@ static bool read_verify(struct options *options, const char *text)
 	return complain("--verify-checksums takes on, off or auto, not '%s'", text);
 }
 
+static bool read_egress(struct options *options, const char *text)
+{
+	if (strcmp(text, "auto") && strcmp(text, "clsact"))
+		return complain("--egress takes auto or clsact, not '%s'", text);
+	options->egress = strcmp(text, "auto") ? EGRESS_CLSACT : EGRESS_AUTO;
+	return true;
+}
+
 static bool read_interface(struct options *options, const char *text)
 {
 	if (options->interfaces == INTERFACES_MOST)
@@ -176,6 +196,11 @@ static bool read_option(struct options *options, int option, const char *text)
 	case ALLOW_GENERIC:
 		options->allow_generic = true;
 		return true;
+	case NO_SPLICE:
+		options->no_splice = true;
+		return true;
+	case EGRESS:
+		return read_egress(options, text);
 	case VERIFY:
 		return read_verify(options, text);
 	default:

@@ -12,6 +12,7 @@
 #define ALLOWED_USERS_MOST 16
 
 enum command { RUN, CHECK, SELFTEST, DETACH, STATUS, SHOW_VERSION, SHOW_HELP };
+enum egress_kind { EGRESS_AUTO, EGRESS_CLSACT };
 enum verify_checksums { VERIFY_AUTO, VERIFY_ON, VERIFY_OFF };
 
 struct options {
@@ -21,11 +22,12 @@ struct options {
 	const char *pin_dir, *socket, *socket_group, *user;
 	const char *allow_user[ALLOWED_USERS_MOST];
 	unsigned int allow_users;
-	bool allow_generic;
+	bool allow_generic, no_splice;
 	enum verify_checksums verify;
+	enum egress_kind egress;
 	/* rows of the tables, before they are rounded up */
-	uint64_t flows, flows6, sources, talkers, sightings;
-	uint64_t flow_idle, flow_closing, source_idle, inserts_per_second;
+	uint64_t flows, flows6, sources, talkers, sightings, splices;
+	uint64_t flow_idle, flow_closing, source_idle, inserts_per_second, splice_idle;
 };
 
 /* false: it has been told on stderr what is wrong */

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <linux/magic.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <bpf/bpf.h>
+
 #include "abi.h"
+#include "egress.h"
 #include "log.h"
 #include "pins.h"
 
@@ -147,16 +151,77 @@ void pins_path(const struct pins *pins, const char *what, const char *interface,
 	snprintf(path, size, "%s/%s", pins->directory, name);
 }
 
+/* The interface of a file, which has a prefix before it. */
+static void interface_of(const char *file, char *interface, size_t size)
+{
+	size_t used = 0;
+	unsigned int code;
+
+	file = strchr(file, '-') + 1;
+	for (; *file && used + 1 < size; file++)
+		if (*file == '%' && sscanf(file + 1, "%2x", &code) == 1) {
+			interface[used++] = code;
+			file += 2;
+		} else {
+			interface[used++] = *file;
+		}
+	interface[used] = 0;
+}
+
+static bool is_egress(const char *name)
+{
+	return !strncmp(name, "egress-", 7);
+}
+
+static void detach_egress(const char *name)
+{
+	char interface[32];
+	uint32_t ifindex;
+
+	interface_of(name, interface, sizeof(interface));
+	ifindex = if_nametoindex(interface);
+	if (ifindex)
+		egress_detach(ifindex);
+}
+
+int pins_mark_egress(const struct pins *pins, const char *interface, int program)
+{
+	char path[PATH_MAX];
+
+	pins_path(pins, "egress", interface, path, sizeof(path));
+	unlink(path);
+	return bpf_obj_pin(program, path) ? -errno : 0;
+}
+
+void pins_drop_filter(const struct pins *pins, const char *interface, uint32_t ifindex)
+{
+	char path[PATH_MAX];
+
+	pins_path(pins, "egress", interface, path, sizeof(path));
+	if (!unlink(path))
+		egress_detach(ifindex);
+}
+
+void pins_drop_egress(const struct pins *pins, const char *interface, uint32_t ifindex)
+{
+	char path[PATH_MAX];
+
+	pins_path(pins, "way", interface, path, sizeof(path));
+	unlink(path);
+	pins_drop_filter(pins, interface, ifindex);
+}
+
 static bool wanted(const char *name, const char *const *interface, unsigned int count)
 {
-	char link[80], program[80];
+	static const char *const kinds[] = {"link", "program", "egress", "way"};
+	char file[80];
 
-	for (unsigned int i = 0; i < count; i++) {
-		file_name("link", interface[i], link, sizeof(link));
-		file_name("program", interface[i], program, sizeof(program));
-		if (!strcmp(name, link) || !strcmp(name, program))
-			return true;
-	}
+	for (unsigned int i = 0; i < count; i++)
+		for (size_t kind = 0; kind < sizeof(kinds) / sizeof(kinds[0]); kind++) {
+			file_name(kinds[kind], interface[i], file, sizeof(file));
+			if (!strcmp(name, file))
+				return true;
+		}
 	return false;
 }
 
@@ -166,10 +231,12 @@ void pins_drop_others(const struct pins *pins, const char *const *interface, uns
 	struct dirent *entry;
 
 	while (directory && (entry = readdir(directory))) {
-		if (strncmp(entry->d_name, "link-", 5) && strncmp(entry->d_name, "program-", 8))
+		if (!strchr(entry->d_name, '-'))
 			continue;
 		if (wanted(entry->d_name, interface, count))
 			continue;
+		if (is_egress(entry->d_name))
+			detach_egress(entry->d_name);
 		if (!unlinkat(dirfd(directory), entry->d_name, 0))
 			log_info("interface.released", "{s:s}", "pin", entry->d_name);
 	}
@@ -190,6 +257,8 @@ static bool remove_files(const char *path, bool *found, struct refusal *refusal)
 		if (entry->d_type == DT_DIR)
 			continue;
 		*found = true;
+		if (is_egress(entry->d_name))
+			detach_egress(entry->d_name);
 		if (unlinkat(dirfd(directory), entry->d_name, 0))
 			good = refuse(refusal, E_INTERNAL, NULL, "%s/%s: %s", path, entry->d_name,
 				      strerror(errno));

@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "refusal.h"
 
@@ -27,6 +28,12 @@ void pins_path(const struct pins *pins, const char *what, const char *interface,
 /* Removes what is pinned for interfaces that are not among the names. */
 void pins_drop_others(const struct pins *pins, const char *const *interface, unsigned int count);
 /* Removes what a start that failed has made. */
+/* A filter where packets leave is held by its interface; the pin of its program only tells that
+ * there is one. 0 or a negative errno. */
+int pins_mark_egress(const struct pins *pins, const char *interface, int program);
+/* The filter alone, or whatever is there. */
+void pins_drop_filter(const struct pins *pins, const char *interface, uint32_t ifindex);
+void pins_drop_egress(const struct pins *pins, const char *interface, uint32_t ifindex);
 void pins_undo(const struct pins *pins);
 /* Removes everything under DIR that this program has pinned, of any ABI. */
 bool pins_remove_all(const char *pin_dir, bool *found, struct refusal *refusal);

@@ -20,12 +20,14 @@
 #include "counters.h"
 #include "daemon.h"
 #include "device.h"
+#include "egress.h"
 #include "filters.h"
 #include "log.h"
 #include "mitigations.h"
 #include "notify.h"
 #include "privileges.h"
 #include "ring.h"
+#include "splicing.h"
 #include "state.h"
 
 #define TICK_MS	 1000
@@ -53,6 +55,13 @@ static bool verify_on(const struct options *options, const char *interface)
 	if (options->verify != VERIFY_AUTO)
 		return options->verify == VERIFY_ON;
 	return device_read(interface, &device) && !device_leaves_checksums_open(&device);
+}
+
+static bool leaves_checksums_open(const char *interface)
+{
+	struct device device;
+
+	return !device_read(interface, &device) || device_leaves_checksums_open(&device);
 }
 
 static void note_program(struct interface_facts *facts, int program)
@@ -89,6 +98,48 @@ static void warn_of_lost_tags(const char *interface)
 			    "and answers would go out without");
 }
 
+/* With flows that are left from before it stays, whatever is asked for: they would break. */
+static void attach_egress(struct daemon *daemon, const char *interface, uint32_t ifindex,
+			  const struct program *program)
+{
+	char link[PATH_MAX];
+	bool wanted = !daemon->options->no_splice || daemon->engine->tables.control->splicing;
+	bool linked = daemon->options->egress != EGRESS_CLSACT;
+	int error;
+
+	if (!wanted) {
+		pins_drop_egress(&daemon->pins, interface, ifindex);
+		daemon->engine->facts.splice = false;
+		return;
+	}
+	pins_path(&daemon->pins, "way", interface, link, sizeof(link));
+	error = egress_attach(ifindex, program_egress_fd(program), link, &linked);
+	if (!error && linked)
+		pins_drop_filter(&daemon->pins, interface, ifindex);
+	else if (!error)
+		error = pins_mark_egress(&daemon->pins, interface, program_egress_fd(program));
+	if (daemon->options->no_splice || error)
+		daemon->engine->facts.splice = false;
+	if (error)
+		log_warning("interface.no_egress", "{s:s,s:s,s:s}", "interface", interface,
+			    "message", strerror(-error), "todo",
+			    "the mode splice is not to be had; see whether the kernel has "
+			    "sch_ingress and cls_bpf, or start it with --no-splice");
+}
+
+/* Where the daemon itself puts segments in, when a server has not answered. */
+static void note_entrance(struct kernel *kernel, const char *interface, uint32_t ifindex,
+			  const struct program *program)
+{
+	struct device device;
+
+	if (kernel->judge_ifindex || !device_read(interface, &device))
+		return;
+	kernel->judge_program = dup(program_xdp_fd(program));
+	kernel->judge_ifindex = ifindex;
+	memcpy(kernel->judge_address, device.address, sizeof(kernel->judge_address));
+}
+
 static bool attach_one(struct daemon *daemon, unsigned int i, struct program *program, bool verify,
 		       struct refusal *refusal)
 {
@@ -105,6 +156,8 @@ static bool attach_one(struct daemon *daemon, unsigned int i, struct program *pr
 	facts->verify_checksums = verify;
 	note_program(facts, program_xdp_fd(program));
 	warn_of_lost_tags(name);
+	attach_egress(daemon, name, attachment->ifindex, program);
+	note_entrance(&daemon->kernel, name, attachment->ifindex, program);
 	daemon->engine->facts.interfaces++;
 	log_attached(attachment, facts);
 	return true;
@@ -114,9 +167,13 @@ static bool attach_one(struct daemon *daemon, unsigned int i, struct program *pr
 static bool load_programs(struct daemon *daemon, struct program **programs, struct refusal *refusal)
 {
 	for (unsigned int i = 0; i < daemon->options->interfaces; i++) {
-		bool verify = verify_on(daemon->options, daemon->options->interface[i]);
+		const char *interface = daemon->options->interface[i];
+		struct state_settings settings = {
+		    .verify_checksums = verify_on(daemon->options, interface),
+		    .partial_checksums = leaves_checksums_open(interface),
+		    .splice_idle = daemon->options->splice_idle};
 
-		programs[i] = state_program(&daemon->kernel, verify, refusal);
+		programs[i] = state_program(&daemon->kernel, &settings, refusal);
 		if (!programs[i])
 			return false;
 	}
@@ -142,14 +199,17 @@ static bool attach_all(struct daemon *daemon, struct refusal *refusal)
 	bool good = load_programs(daemon, programs, refusal) && clock_begin(daemon, refusal) &&
 		    mitigations_load(daemon->engine, refusal);
 
+	daemon->engine->facts.splice = true;
 	for (unsigned int i = 0; i < options->interfaces && good; i++)
 		good = attach_one(daemon, i, programs[i], verify_on(options, options->interface[i]),
 				  refusal);
 	for (unsigned int i = 0; i < options->interfaces; i++)
 		if (programs[i])
 			program_close(programs[i]);
-	if (good)
+	if (good) {
 		pins_drop_others(&daemon->pins, options->interface, options->interfaces);
+		splicing_resume(daemon->engine);
+	}
 	return good;
 }
 
@@ -267,6 +327,7 @@ static bool tick(struct daemon *daemon)
 	mitigations_tick(daemon->engine);
 	rates_tick(daemon->engine);
 	filters_tick(daemon->engine);
+	splicing_tick(daemon->engine);
 	ring_take(daemon->ring);
 	control_tick(daemon->control);
 	notify(WATCHDOG);

@@ -128,7 +128,11 @@ static bool set_up(struct bench *bench, const struct options *options, struct re
 	bench->session.greeted = true;
 	if (!state_open(bench->engine, &bench->kernel, &small, NULL, refusal))
 		return false;
-	bench->program = state_program(&bench->kernel, options->verify == VERIFY_ON, refusal);
+	bench->program =
+	    state_program(&bench->kernel,
+			  &(struct state_settings){.verify_checksums = options->verify == VERIFY_ON,
+						   .splice_idle = options->splice_idle},
+			  refusal);
 	if (!bench->program)
 		return false;
 	bench->kernel.clock_program = dup(program_clock_fd(bench->program));

@@ -145,6 +145,36 @@ static void case_isn_sync6(struct bench *bench)
 	shake_hands(bench, &syn, 0);
 }
 
+static void splice(struct bench *bench, const char *client, const char *server)
+{
+	struct segment syn = segment_from(client, server, TCP_SYN), answer, ack, asked;
+
+	send_segment(bench, &syn);
+	expect(bench, FNM_R_splice_probe);
+	syn.source_port++;
+	send_segment(bench, &syn);
+	expect(bench, FNM_R_cookie_sent);
+	expect_answer(bench, &syn, TCP_SYN | TCP_ACK, &answer);
+	ack = ack_of(&syn, &answer);
+	send_segment(bench, &ack);
+	expect(bench, FNM_R_splice_open);
+	if (!segment_read(&bench->answer, &asked) || asked.flags != TCP_SYN ||
+	    asked.sequence != syn.sequence || asked.source_port != syn.source_port ||
+	    memcmp(&asked.destination, &syn.destination, sizeof(asked.destination)))
+		fail(bench, "the ACK has not become the client's SYN for the server");
+	send_segment(bench, &ack);
+	expect(bench, FNM_R_splice_early);
+}
+
+static void case_splice(struct bench *bench)
+{
+	bench->engine->facts.splice = true;
+	order(bench, PUT("splice4", "192.0.2.18/32", "tcp", "\"mode\":\"splice\"," STRICT));
+	order(bench, PUT("splice6", "2001:db8:3::/64", "tcp", "\"mode\":\"splice\"," STRICT));
+	splice(bench, "198.51.100.11", "192.0.2.18");
+	splice(bench, "2001:db8:1::11", "2001:db8:3::2");
+}
+
 /* No packet is under way here, so that nothing has to be waited for. */
 static void make_filters_anew(struct bench *bench)
 {
@@ -268,6 +298,7 @@ const struct selftest_case selftest_cases[] = {
     {"answer within the VLAN of the SYN", case_vlan},
     {"isn-sync over IPv4: the server's own cookie", case_isn_sync4},
     {"isn-sync over IPv6, target a prefix", case_isn_sync6},
+    {"splice: a SYN that teaches, cookie, SYN for the server", case_splice},
     {"filters made anew know who is known", case_filters},
     {"acl: drop, pass, limit", case_acl},
     {"sorb: threshold and block of one source", case_sorb},

@@ -24,6 +24,9 @@ void program_set(struct program *program, const struct constants *constants)
 	rodata->fnm_source_mask = constants->source_sets - 1;
 	rodata->fnm_sighting_mask = constants->sighting_sets - 1;
 	rodata->fnm_talker_mask = constants->talker_sets - 1;
+	rodata->fnm_splice_mask = constants->splice_sets - 1;
+	rodata->fnm_splice_idle = constants->splice_idle;
+	rodata->fnm_partial = constants->partial_checksums;
 }
 
 struct bpf_object *program_object(const struct program *program)
@@ -39,6 +42,11 @@ int program_load(struct program *program)
 int program_xdp_fd(const struct program *program)
 {
 	return bpf_program__fd(own(program)->progs.fnm_xdp);
+}
+
+int program_egress_fd(const struct program *program)
+{
+	return bpf_program__fd(own(program)->progs.fnm_egress);
 }
 
 int program_clock_fd(const struct program *program)

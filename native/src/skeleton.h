@@ -13,7 +13,9 @@ struct program;
 struct constants {
 	uint64_t ms_mult;
 	bool verify_checksums;
-	uint32_t flow4_sets, flow6_sets, source_sets, sighting_sets, talker_sets;
+	bool partial_checksums;
+	uint32_t flow4_sets, flow6_sets, source_sets, sighting_sets, talker_sets, splice_sets;
+	uint32_t splice_idle;
 };
 
 struct program *program_open(void); /* NULL: errno */
@@ -21,6 +23,7 @@ void program_set(struct program *program, const struct constants *constants);
 struct bpf_object *program_object(const struct program *program);
 int program_load(struct program *program); /* 0 or a negative errno */
 int program_xdp_fd(const struct program *program);
+int program_egress_fd(const struct program *program);
 int program_clock_fd(const struct program *program);
 void program_close(struct program *program);
 

@@ -4,6 +4,7 @@
 #include <sys/random.h>
 
 #include "filters.h"
+#include "splicing.h"
 #include "state.h"
 
 static bool set_control(struct engine *engine, const struct options *options,
@@ -19,6 +20,8 @@ static bool set_control(struct engine *engine, const struct options *options,
 	control->flow_closing = options->flow_closing;
 	control->source_idle = options->source_idle;
 	control->inserts_per_second = options->inserts_per_second;
+	engine->facts.splice_idle = options->splice_idle;
+	splicing_begin(engine);
 	filters_begin(engine, fresh);
 	__atomic_store_n(&control->abi, FNM_ABI, __ATOMIC_RELEASE);
 	return true;
@@ -43,11 +46,13 @@ bool state_open(struct engine *engine, struct kernel *kernel, const struct optio
 	       set_control(engine, options, refusal);
 }
 
-struct program *state_program(const struct kernel *kernel, bool verify_checksums,
+struct program *state_program(const struct kernel *kernel, const struct state_settings *settings,
 			      struct refusal *refusal)
 {
 	struct constants constants = {.ms_mult = clock_ms_mult(kernel->hz),
-				      .verify_checksums = verify_checksums};
+				      .verify_checksums = settings->verify_checksums,
+				      .partial_checksums = settings->partial_checksums,
+				      .splice_idle = settings->splice_idle};
 	struct program *program = program_open();
 	int error;
 

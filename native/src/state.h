@@ -10,8 +10,15 @@
 /* directory: of pinned maps, or NULL */
 bool state_open(struct engine *engine, struct kernel *kernel, const struct options *options,
 		const char *directory, struct refusal *refusal);
+/* What is different from one interface to the other. */
+struct state_settings {
+	bool verify_checksums;
+	bool partial_checksums; /* they may still have to be filled in */
+	uint32_t splice_idle;
+};
+
 /* An instance of the program on these maps. */
-struct program *state_program(const struct kernel *kernel, bool verify_checksums,
+struct program *state_program(const struct kernel *kernel, const struct state_settings *settings,
 			      struct refusal *refusal);
 void state_close(struct engine *engine, struct kernel *kernel);
 

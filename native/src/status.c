@@ -76,14 +76,18 @@ static bool show_list(struct peer *peer, struct refusal *refusal)
 static bool show_stats(struct peer *peer, struct refusal *refusal)
 {
 	json_t *stats = peer_ask(peer, json_pack("{s:s}", "op", "stats"), refusal);
+	const json_t *splices = json_object_get(stats, "splices");
 
 	if (!stats)
 		return false;
 	printf("%" JSON_INTEGER_FORMAT " mitigations, %" JSON_INTEGER_FORMAT
 	       " flows, %" JSON_INTEGER_FORMAT " proven sources, %" JSON_INTEGER_FORMAT
-	       " MiB of maps\n",
+	       " MiB of maps\n"
+	       "spliced flows: %" JSON_INTEGER_FORMAT " open, %" JSON_INTEGER_FORMAT
+	       " asked, %" JSON_INTEGER_FORMAT " closing\n",
 	       number(stats, "mitigations"), number(stats, "flows"), number(stats, "sources"),
-	       number(stats, "memory_bytes") >> 20);
+	       number(stats, "memory_bytes") >> 20, number(splices, "open"),
+	       number(splices, "asked"), number(splices, "closing"));
 	show_packets("  ", json_object_get(stats, "packets"));
 	json_decref(stats);
 	return true;

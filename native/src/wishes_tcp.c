@@ -19,9 +19,11 @@ static bool read_mode(const struct place *tcp, struct wish *wish)
 		wish->slot.mode = FNM_ISN_SYNC;
 	else if (!strcmp(mode, "reset"))
 		wish->slot.mode = FNM_RESET;
+	else if (!strcmp(mode, "splice"))
+		wish->slot.mode = FNM_SPLICE;
 	else
 		return refuse(tcp->refusal, E_BAD_REQUEST, NULL,
-			      "field \"tcp.mode\" must be isn-sync or reset");
+			      "field \"tcp.mode\" must be isn-sync, splice or reset");
 	return true;
 }
 
@@ -96,6 +98,8 @@ static bool read_profile(const struct place *tcp, struct wish *wish)
 	enum presence needed = wish->slot.mode == FNM_ISN_SYNC ? REQUIRED : OPTIONAL;
 	bool ipv4 = prefix_is_ipv4(&wish->target);
 	uint64_t mss4 = 1460, mss6 = 1440, window = 65535, wscale = 0, ttl = 64;
+	/* What nearly every server takes; its own SYN-ACKs tell soon. */
+	bool assumed = wish->slot.mode == FNM_SPLICE;
 	struct place profile;
 
 	if (!take_object(tcp, "profile", needed, &profile))
@@ -108,6 +112,10 @@ static bool read_profile(const struct place *tcp, struct wish *wish)
 			       !take_integer(&profile, "ttl", REQUIRED, 1, 255, &ttl) ||
 			       !read_profile_flags(&profile, wish)))
 		return false;
+	if (assumed && !profile.object) {
+		wish->slot.flags |= FNM_TCP_SACK | FNM_TCP_TIMESTAMPS | FNM_TCP_WSCALE;
+		wscale = 7;
+	}
 	wish->slot.tcp.mss4 = mss4;
 	wish->slot.tcp.mss6 = mss6;
 	wish->slot.tcp.window = window;
@@ -193,7 +201,7 @@ bool wish_read_tcp(const struct place *tcp, struct wish *wish)
 
 	if (!only_fields(tcp, names) || !read_mode(tcp, wish))
 		return false;
-	if (wish->slot.mode == FNM_RESET && (has_field(tcp, "keys") || has_field(tcp, "clock")))
+	if (wish->slot.mode != FNM_ISN_SYNC && (has_field(tcp, "keys") || has_field(tcp, "clock")))
 		return refuse(
 		    tcp->refusal, E_BAD_REQUEST, NULL,
 		    "fields \"tcp.keys\" and \"tcp.clock\" go with the mode isn-sync only");

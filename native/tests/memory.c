@@ -75,6 +75,17 @@ static int work(void *data, struct fnm_work *sum)
 	return 0;
 }
 
+static int ask_again(void *data, const struct fnm_splice *row)
+{
+	((struct memory *)data)->asked_again++;
+	return 0;
+}
+
+static bool elsewhere(void *data, const struct fnm_prefix *target)
+{
+	return ((const struct memory *)data)->elsewhere;
+}
+
 static uint64_t clock_ms(void *data)
 {
 	return ((const struct memory *)data)->now_ms;
@@ -87,6 +98,8 @@ static const struct backend backend = {
     .counters = counters,
     .counters_clear = counters_clear,
     .work = work,
+    .ask_again = ask_again,
+    .elsewhere = elsewhere,
     .engine_ms = clock_ms,
     .monotonic_ms = clock_ms,
 };
@@ -106,6 +119,8 @@ static void connect_engine(struct memory *memory, const struct tables *tables)
 	memory->engine->tables = *tables;
 	memory->engine->backend = &backend;
 	memory->engine->data = memory;
+	memory->engine->facts.splice = true;
+	memory->engine->facts.splice_idle = 3600;
 }
 
 struct memory *memory_open(void)
@@ -124,6 +139,9 @@ struct memory *memory_open(void)
 	    .talkers = zeroed(SETS, sizeof(struct fnm_talker_set)),
 	    .books = zeroed(FNM_SLOTS, sizeof(struct book)),
 	    .tombs = zeroed(BOOK_TOMBS, sizeof(struct tomb)),
+	    .splicing = zeroed(1, sizeof(struct fnm_splicing)),
+	    .splices = zeroed(SETS, sizeof(struct fnm_splice_set)),
+	    .splice_sets = SETS,
 	    .flow4_sets = SETS,
 	    .flow6_sets = SETS,
 	    .source_sets = SETS,
@@ -156,6 +174,8 @@ void memory_close(struct memory *memory)
 	free(tables->talkers);
 	free(tables->books);
 	free(tables->tombs);
+	free(tables->splicing);
+	free(tables->splices);
 	free(memory->engine);
 	free(memory);
 }

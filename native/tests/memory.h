@@ -17,6 +17,8 @@ struct memory {
 	size_t policy_room; /* how many fit; fewer than MEMORY_POLICIES for a test of a full map */
 	struct fnm_counters counters[FNM_SLOTS];
 	uint64_t now_ms;
+	unsigned int asked_again;
+	bool elsewhere; /* what the backend says of every target */
 };
 
 struct memory *memory_open(void);

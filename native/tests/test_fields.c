@@ -54,7 +54,7 @@ static const char *const bad[] = {
     PUT("a", 1, "192.0.2.1/32", "sorb", "\"pps\":1,\"block_ms\":0"),
     PUT("a", 1, "192.0.2.1/32", "sorb", "\"bps\":7"),
     TCP(""),
-    TCP("\"mode\":\"splice\""),
+    TCP("\"mode\":\"spliced\""),
     TCP("\"mode\":\"reset\",\"unknown_pps\":-1"),
     TCP("\"mode\":\"reset\",\"grace\":{\"for\":1}"),
     TCP("\"mode\":\"reset\",\"grace\":[]"),

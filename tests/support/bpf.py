@@ -155,6 +155,22 @@ class Map:
         """Remove an element."""
         check(LIB.bpf_map_delete_elem(self.fd, byref(key)), f"delete of {self.name}")
 
+    def get(self, key: ctypes.Structure, layout: Any) -> Any:
+        """Return a copy of an element as `layout`; None where there is none."""
+        value = layout()
+        found = LIB.bpf_map_lookup_elem(self.fd, byref(key), byref(value))
+        return None if found < 0 else value
+
+    def keys(self, layout: Any) -> list[Any]:
+        """Return the keys that are there."""
+        found: list[Any] = []
+        following = layout()
+        last: Any = None
+        while not LIB.bpf_map_get_next_key(self.fd, last, byref(following)):
+            found.append(layout.from_buffer_copy(following))
+            last = byref(found[-1])
+        return found
+
     def per_cpu(self, layout: Any, index: int) -> Any:
         """Return an array of the values of every CPU."""
         values = (layout * CPUS)()

@@ -16,7 +16,7 @@ SAMPLE_BYTES: Final = 128
 WAYS: Final = 4
 
 KINDS: Final = {"tcp": 1, "acl": 2, "sorb": 3, "watch": 4}
-MODES: Final = {"isn-sync": 1, "reset": 2}
+MODES: Final = {"isn-sync": 1, "reset": 2, "splice": 3}
 ACTIONS: Final = {"drop": 0, "pass": 1, "limit": 2}
 
 TCP_SACK: Final = 0x01
@@ -44,6 +44,7 @@ MATCH: Final = {
 
 CLOSING: Final = 0x80000000
 LEARNED: Final = 0x80000000
+PROBE: Final = 0x40000000
 
 
 class Rate(Structure):
@@ -300,7 +301,7 @@ class Control(Structure):
         ("epoch", c_uint32),
         ("filter_now", c_uint32 * 2),
         ("filter_mask", (c_uint32 * 2) * 2),
-        ("pad", c_uint32),
+        ("splicing", c_uint32),
         ("clock_ms", c_uint64),
         ("prefilter", c_uint64 * PREFILTER),
     ]

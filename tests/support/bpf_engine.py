@@ -12,24 +12,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import byref, c_uint32, sizeof
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final, Self
 
 from tests.support import bpf_abi as abi
 from tests.support.bpf import CPUS, LIB, VERDICTS, BpfObject, RingBuffer, Runner, check
+from tests.support.bpf_rows import tcp_flags, write_rate, write_rule, write_sorb, write_tcp
+from tests.support.bpf_splice import TC_VERDICTS, forget_splices, write_splicing
 from tests.support.model_rules import key_of
-from tests.support.model_scene import Network, Ports, Rate, Rule, Scene, Slot, Sorb, Tcp
+from tests.support.model_scene import Network, Ports, Rule, Scene, Slot, Sorb, Tcp
+from tests.support.model_splice_state import prefilter_bit
 
 FROZEN: Final = 1
 REAL: Final = 0
-TABLES: Final = ("flows4", "flows6", "sources", "sightings", "talkers")
+TABLES: Final = ("flows4", "flows6", "sources", "sightings", "talkers", "splices")
 _MASKS: Final = {
     "flows4": "fnm_flow4_mask",
     "flows6": "fnm_flow6_mask",
     "sources": "fnm_source_mask",
     "sightings": "fnm_sighting_mask",
     "talkers": "fnm_talker_mask",
+    "splices": "fnm_splice_mask",
 }
 _HOST_BITS: Final = 128
 _ROW: Final = sizeof(abi.Counters)
@@ -64,6 +67,7 @@ class Engine:
         milliseconds: int = FROZEN,
         sets: int = 16384,
         faults: int | None = None,
+        partial: bool = False,
         ifindex: int = 0,
         room: int = 4096,
     ) -> None:
@@ -73,10 +77,13 @@ class Engine:
         constants = {"fnm_verify": int(verify)} | dict.fromkeys(_MASKS.values(), sets - 1)
         if milliseconds != REAL:
             constants["fnm_ms_mult"] = milliseconds
+        if partial:
+            constants["fnm_partial"] = 1
         if faults is not None:
             constants["fnm_fault"] = faults
         self.object = BpfObject(path, constants=constants, entries=dict.fromkeys(TABLES, sets))
         self._runner = Runner(self.object.programs["fnm_xdp"], ifindex=ifindex, room=room)
+        self._runner_out = Runner(self.object.programs["fnm_egress"], room=room)
         self._clock = Runner(self.object.programs["fnm_clock"])
         maps = self.object.maps
         self._control = maps["control"]
@@ -135,13 +142,21 @@ class Engine:
             self._write_slot(index, slot)
         for network in scene.targets:
             self._write_target(scene, network)
+        write_splicing(self.object, scene)
+        self.control_set(splicing=int(bool(scene.translated)))
         self.control_set(epoch=self.control().epoch + 1 & 0xFFFFFFFF)
         self._count_slots(max(scene.slots, default=0) + 1)
+
+    def drop_targets(self) -> None:
+        """Protect nobody any more; what is known stays."""
+        self._remove_targets()
+        self.control_set(wide=0, epoch=self.control().epoch + 1 & 0xFFFFFFFF)
 
     def forget(self) -> None:
         """Empty every table and counter of what the engine did."""
         self.forget_flows()
-        for name in ("ceilings", "slots", "acls", "portsets"):
+        forget_splices(self.object)
+        for name in ("ceilings", "slots", "acls", "portsets", "splicing"):
             memory = self.object.maps[name].memory
             ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(memory)), 0, len(memory))
         self.object.maps["work"].put_per_cpu((abi.Work * CPUS)(), 0)
@@ -178,10 +193,10 @@ class Engine:
         match slot.settings:
             case Tcp():
                 row.mode = abi.MODES[slot.settings.mode]
-                row.flags = _tcp_flags(slot.settings)
-                _write_tcp(row.tcp, slot.settings)
+                row.flags = tcp_flags(slot.settings)
+                write_tcp(row.tcp, slot.settings)
             case Sorb():
-                _write_sorb(row.sorb, slot.settings)
+                write_sorb(row.sorb, slot.settings)
             case None:
                 pass
             case rules:
@@ -202,10 +217,10 @@ class Engine:
     def _write_acl(self, index: int, rules: Sequence[Rule]) -> None:
         acl = self.object.maps["acls"].view(abi.Acl, index)
         for at, rule in enumerate(rules):
-            _write_rule(acl.rule[at], rule)
+            write_rule(acl.rule[at], rule)
             if rule.limit is not None:
                 acl.rule[at].limit = at % abi.ACL_LIMITS
-                _write_rate(acl.limit[at % abi.ACL_LIMITS], rule.limit)
+                write_rate(acl.limit[at % abi.ACL_LIMITS], rule.limit)
         acl.rules = len(rules)
 
     def _write_target(self, scene: Scene, network: Network) -> None:
@@ -231,9 +246,7 @@ class Engine:
             for at in range(abi.PREFILTER):
                 block.prefilter[at] = (1 << 64) - 1
             return
-        w = [int.from_bytes(address[at : at + 4], "little") for at in (0, 4, 8, 12)]
-        mixed = ((w[0] ^ w[2]) << 32 | (w[1] ^ w[3])) * 0x9E3779B97F4A7C15
-        bit = (mixed & (1 << 64) - 1) >> 48
+        bit = prefilter_bit(address)
         block.prefilter[bit >> 6] |= 1 << (bit & 63)
 
     # packets
@@ -243,6 +256,15 @@ class Engine:
         verdict, frame = self._runner.run(packet)
         slot, reason = self._counted()
         return Outcome(VERDICTS.get(verdict, str(verdict)), reason, slot, frame)
+
+    def run_out(self, packet: bytes) -> Outcome:
+        """Return what becomes of a packet that leaves; of what goes on uncounted, no reason."""
+        verdict, frame = self._runner_out.run(packet)
+        counted = self._all_counted()
+        if len(counted) > 1:
+            raise AssertionError(f"one packet is counted once, but this one is {counted}")
+        slot, reason = counted[0] if counted else (0, "")
+        return Outcome(TC_VERDICTS.get(verdict, str(verdict)), reason, slot, frame)
 
     def verdict(self, packet: bytes) -> tuple[int, bytes]:
         """Return only the verdict and the packet; for what no counter shows."""
@@ -274,15 +296,19 @@ class Engine:
         return before
 
     def _counted(self) -> tuple[int, str]:
+        found = self._all_counted()
+        if len(found) != 1:
+            raise AssertionError(f"one packet is counted once, but this one is {found}")
+        return found[0]
+
+    def _all_counted(self) -> list[tuple[int, str]]:
         before = self._read_counters()
         after = self._before
         found: list[tuple[int, str]] = []
         for at in range(0, len(after), _ROW):
             if after[at : at + _ROW] != before[at : at + _ROW]:
                 found += [(at // _ROW // CPUS, name) for name in self._grown(before, after, at)]
-        if len(found) != 1:
-            raise AssertionError(f"one packet is counted once, but this one is {found}")
-        return found[0]
+        return found
 
     def _grown(self, before: bytes, after: bytes, at: int) -> Iterable[str]:
         old = abi.Counters.from_buffer_copy(before, at).packets
@@ -309,77 +335,3 @@ class Engine:
     def samples(self) -> RingBuffer:
         """Return a reader of the sampled packets."""
         return RingBuffer(self.object.maps["samples"])
-
-
-def _tcp_flags(tcp: Tcp) -> int:
-    return (
-        abi.TCP_SACK * tcp.has_sack
-        | abi.TCP_WSCALE * tcp.has_wscale
-        | abi.TCP_TIMESTAMPS * tcp.has_timestamps
-        | abi.TCP_ECN * tcp.has_ecn
-        | abi.TCP_TS_PER_FLOW * (tcp.scheme == "flow")
-        | abi.TCP_TS_NO_OFFSET * (tcp.scheme == "none")
-    )
-
-
-def _write_rate(row: Any, rate: Rate) -> None:
-    row.interval, row.burst, row.tat = rate.interval, rate.burst, rate.tat
-
-
-def _write_tcp(row: Any, tcp: Tcp) -> None:
-    for name, keys in (("cookie_key", tcp.keys.cookie), ("cookie6_key", tcp.keys.cookie6)):
-        for which in (0, 1):
-            for word in (0, 1):
-                getattr(row, name)[which][word] = keys[which][word]
-    row.ts_key[0], row.ts_key[1] = tcp.keys.timestamp
-    for name in ("cookie_offset", "ts_offset", "mss4", "mss6", "window", "wscale", "ttl"):
-        setattr(row, name, getattr(tcp, name))
-    row.grace_until = tcp.grace_until
-    for name in ("grace", "unknown", "learned", "syn_ack_in", "icmp"):
-        _write_rate(getattr(row, name), getattr(tcp, name))
-    row.source_interval, row.source_burst = tcp.source.interval, tcp.source.burst
-    row.ceiling_interval, row.ceiling_burst = tcp.ceiling.interval, tcp.ceiling.burst
-
-
-def _write_sorb(row: Any, sorb: Sorb) -> None:
-    row.pps_interval, row.pps_burst = sorb.pps.interval, sorb.pps.burst
-    row.bps_interval, row.bps_burst = sorb.bps.interval, sorb.bps.burst
-    row.block_ms = sorb.block_ms
-
-
-def _words(data: bytes) -> list[int]:
-    return [int.from_bytes(data[at : at + 4], "little") for at in range(0, 16, 4)]
-
-
-def _write_rule(row: Any, rule: Rule) -> None:
-    matched = []
-    if rule.source is not None:
-        address, bits = key_of(rule.source)
-        mask = ((1 << bits) - 1) << (_HOST_BITS - bits)
-        row.source[:] = _words(address)
-        row.source_mask[:] = _words(mask.to_bytes(16, "big"))
-        matched.append("source")
-        matched.append("ipv4" if isinstance(rule.source, IPv4Network) else "ipv6")
-    ranges = {
-        "source_ports": (row.sport, rule.source_ports),
-        "destination_ports": (row.dport, rule.destination_ports),
-        "length": (row.length, rule.length),
-        "icmp_type": (row.icmp_type, rule.icmp_type),
-        "icmp_code": (row.icmp_code, rule.icmp_code),
-    }
-    for name, (field, wanted) in ranges.items():
-        if wanted is not None:
-            field[:] = wanted
-            matched.append(name)
-    if rule.protocol is not None:
-        row.protocol = rule.protocol
-        matched.append("protocol")
-    if rule.flags is not None:
-        row.flags_mask, row.flags_value = rule.flags
-        matched.append("flags")
-    if rule.fragments is not None:
-        matched.append("fragment" if rule.fragments else "not_fragment")
-    if rule.family is not None:
-        matched.append(f"ipv{rule.family}")
-    row.match = sum({abi.MATCH[name] for name in matched})
-    row.action = abi.ACTIONS[rule.action]

@@ -102,11 +102,16 @@ def _compare_tables(seed: str, loaded: Engine, model: Model) -> None:
     known = {address: source.bucket.tat for address, source in model.sources.items()}
     if found != known:
         raise DifferenceError(f"seed {seed}: the tables of proven sources differ")
-    _compare_sightings(seed, loaded, model)
+    compare_sightings(seed, loaded, model)
     _compare_talkers(seed, loaded, model)
 
 
-def _compare_sightings(seed: str, loaded: Engine, model: Model) -> None:
+def compare_sightings(seed: str, loaded: Engine, model: Model) -> None:
+    """Compare the flows that were seen before they had to be known.
+
+    Raises:
+        DifferenceError: they are not the same.
+    """
     # The table keeps a fingerprint of the flow only, so what was seen is compared as a whole.
     found = sorted(
         (row.ack, row.seq, bool(row.seen & abi.LEARNED))

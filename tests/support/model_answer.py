@@ -34,11 +34,15 @@ class Offered:
     wscale: int | None = None
     sack: bool = False
     tsval: int | None = None
+    tsecr: int = 0
 
 
-def read_options(options: bytes) -> Offered:
-    """Read options as Linux does: stop at what is broken, the last of several wins."""
-    found = Offered()
+def read_options(options: bytes, mss: int = _NOTHING_OFFERED) -> Offered:
+    """Read options as Linux does: stop at what is broken, the last of several wins.
+
+    Without the option for it, the largest segment is `mss`.
+    """
+    found = Offered(mss)
     at = 0
     while at < len(options):
         kind = options[at]
@@ -61,6 +65,7 @@ def read_options(options: bytes) -> Offered:
             found.sack = True
         elif kind == 8 and size == 10:
             found.tsval = int.from_bytes(body[:4], "big")
+            found.tsecr = int.from_bytes(body[4:], "big")
         at += size
     return found
 
@@ -96,7 +101,7 @@ def syn_ack(tcp: Tcp, packet: Packet, now_ms: int) -> bytes:
     if carries:
         scale = offered.wscale if tcp.has_wscale else None
         sack = offered.sack and tcp.has_sack
-        ecn = tcp.has_ecn and _asks_ecn(packet)
+        ecn = tcp.has_ecn and asks_ecn(packet)
         flags |= ECE if ecn else 0
         tsval = _tsval(tcp, packet, now_ms, scale=scale, sack=sack, ecn=ecn)
         options += (b"\4\2" if sack else b"\1\1") + b"\x08\x0a"
@@ -114,17 +119,24 @@ def syn_ack(tcp: Tcp, packet: Packet, now_ms: int) -> bytes:
         index=mss_index(table, offered.mss),
     )
     options = options.ljust(packet.header - 20, b"\0")
-    return _answer(
-        tcp, packet, seq=seq, ack=packet.seq + 1, flags=flags, window=tcp.window, options=options
+    return answer(
+        tcp.ttl,
+        packet,
+        seq=seq,
+        ack=packet.seq + 1,
+        flags=flags,
+        window=tcp.window,
+        options=options,
     )
 
 
 def reset(tcp: Tcp, packet: Packet) -> bytes:
     """Return the frame that makes a proven client connect again."""
-    return _answer(tcp, packet, seq=packet.ack, ack=0, flags=RST, window=0, options=b"")
+    return answer(tcp.ttl, packet, seq=packet.ack, flags=RST)
 
 
-def _asks_ecn(packet: Packet) -> bool:
+def asks_ecn(packet: Packet) -> bool:
+    """Return whether a SYN asks for ECN as a stack does (RFC 3168 section 6.1.1)."""
     accurate = packet.frame[packet.at + 12] & 1 != 0
     asked = packet.flags & (ECE | CWR) == ECE | CWR
     return asked and (packet.ecn == 0 or accurate)
@@ -144,9 +156,17 @@ def _tsval(
     return cookie_timestamp(now, scale=scale, sack=sack, ecn=ecn) + offset & _U32
 
 
-def _answer(
-    tcp: Tcp, packet: Packet, *, seq: int, ack: int, flags: int, window: int, options: bytes
+def answer(
+    ttl: int,
+    packet: Packet,
+    *,
+    seq: int,
+    flags: int,
+    ack: int = 0,
+    window: int = 0,
+    options: bytes = b"",
 ) -> bytes:
+    """Return the frame that answers a segment."""
     frame, start = packet.frame, packet.start
     sport, dport = packet.ports[2:], packet.ports[:2]
     segment = struct.pack(
@@ -165,12 +185,12 @@ def _answer(
     pseudo = pseudo_header(packet.destination, packet.source, TCP, len(segment))
     segment = segment[:16] + struct.pack("!H", checksum(pseudo + segment)) + segment[18:]
     if packet.family == 4:
-        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0x4000, tcp.ttl, TCP, 0)
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0x4000, ttl, TCP, 0)
         head += packet.destination + packet.source
         head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
     else:
-        head = struct.pack("!IHBB", 6 << 28, len(segment), TCP, tcp.ttl)
+        head = struct.pack("!IHBB", 6 << 28, len(segment), TCP, ttl)
         head += packet.destination + packet.source
-    answer = frame[6:12] + frame[:6] + frame[12:start] + head + segment
+    made = frame[6:12] + frame[:6] + frame[12:start] + head + segment
     # What a minimal frame has behind the packet is what was there.
-    return answer + frame[len(answer) : max(len(answer), SMALLEST)]
+    return made + frame[len(made) : max(len(made), SMALLEST)]

@@ -59,6 +59,8 @@ class Packet:
     ecn: int = 0
     header: int = 0
     """Length of the TCP header."""
+    translated: bool = False
+    """An ICMP error about a spliced flow, whose quotation was translated."""
 
     @property
     def end(self) -> int:

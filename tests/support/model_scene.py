@@ -71,6 +71,7 @@ class Tcp:
     """Settings of a tcp slot."""
 
     mode: str = "isn-sync"
+    """Or "reset", or "splice"."""
     keys: Keys = KEYS
     cookie_offset: int = 4_295_000_000
     ts_offset: int = 987_654
@@ -163,6 +164,10 @@ class Scene:
     flow_closing: int = 60
     source_idle: int = 600
     inserts_per_second: int = 1_000_000
+    translated: tuple[Network, ...] = ()
+    """Servers of which spliced flows may exist; none: what leaves is not looked at."""
+    probe: Rate = field(default_factory=Rate)
+    """Of SYNs that are let through to see what servers answer."""
 
     def of_kind(self, target: Network, kind: str) -> list[int]:
         """Return the slots of one kind on a target, in the order in which they are asked."""

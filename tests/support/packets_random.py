@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from tests.support.model import Judgement
 from tests.support.model_cookie import MINUTE_MS, cookie
+from tests.support.model_known import Judgement
 from tests.support.model_random import HOSTS
 from tests.support.model_scene import Scene, Tcp
 from tests.support.packets import (

@@ -20,7 +20,7 @@ from tests.support import bpf_abi as abi
 from tests.support.native_build import NATIVE, built
 from tests.support.netns import GATEWAY, OUTSIDE, run
 from tests.support.stack import TARGETS, Profile, Stand
-from tests.support.stack_xdp import mapped
+from tests.support.stack_xdp import forget, mapped
 
 LONG_MS: Final = 600_000
 _STARTING_S: Final = 20
@@ -38,6 +38,14 @@ def oracle_daemon() -> Path:
 def plain_daemon() -> Path:
     """Return the daemon that is for use."""
     return built("build/synproxyd") / "synproxyd"
+
+
+class RefusedError(AssertionError):
+    """It has not done what it was asked."""
+
+    def __init__(self, operation: str, answer: dict[str, Any]) -> None:
+        super().__init__(f"{operation}: {answer}")
+        self.answer = answer
 
 
 class Daemon:
@@ -88,13 +96,13 @@ class Daemon:
 
     # the process
 
-    def start(self, program: Path | None = None) -> None:
+    def start(self, program: Path | None = None, *options: str) -> None:
         """Start it, from another file if one is given, and wait until it answers."""
         command = [
             *("nsenter", f"--net=/run/netns/{self.stand.names[GATEWAY]}"),
             *(str(program or self.program), "run", "--interface", OUTSIDE),
             *("--pin-dir", str(self._pins / "s"), "--socket", str(self._socket)),
-            *("--verify-checksums", "on"),
+            *("--verify-checksums", "on", *options),
         ]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -142,19 +150,26 @@ class Daemon:
 
     # the socket
 
+    async def hello(self) -> dict[str, Any]:
+        """Return what it says of itself."""
+        return await self._talk({"op": "hello", "version": 1})
+
     async def ask(self, **request: Any) -> dict[str, Any]:
         """Return the answer to a request, on a connection of its own."""
+        return await self._talk({"op": "hello", "version": 1}, request)
+
+    async def _talk(self, *requests: dict[str, Any]) -> dict[str, Any]:
         reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=1 << 24)
         try:
             answer: dict[str, Any] = {}
-            for one in ({"op": "hello", "version": 1}, request):
+            for one in requests:
                 writer.write(json.dumps(one).encode() + b"\n")
                 line = await reader.readline()
                 if not line:
                     raise EOFError("synproxyd has closed the connection")
                 answer = json.loads(line)
                 if not answer["ok"]:
-                    raise AssertionError(f"{one['op']}: {answer}")
+                    raise RefusedError(one["op"], answer)
             return answer
         finally:
             writer.close()
@@ -202,6 +217,15 @@ class Daemon:
         await self.release()
         await self.protect(profiles, **settings)
         self._before = await self._work()
+
+    async def refusal(self, target: str, mode: str) -> dict[str, Any]:
+        """Return why a `tcp` that is only planned for would be refused."""
+        plan = {"op": "put", "check": True, "id": "plan", "revision": 1, "kind": "tcp"}
+        plan |= {"target": str(ip_network(target)), "expires_ms": LONG_MS, "tcp": {"mode": mode}}
+        try:
+            raise AssertionError(f"it is not refused: {await self.ask(**plan)}")
+        except RefusedError as refused:
+            return refused.answer
 
     async def watch(self) -> None:
         """Learn the flows to the server's addresses."""
@@ -253,6 +277,10 @@ class Daemon:
         with mapped(self._map("control")) as memory:
             flows, sources = abi.Control.from_buffer_copy(memory).filter_now
         return flows, sources
+
+    def forget_servers(self) -> None:
+        """Forget what servers have shown of themselves, as the program does in time."""
+        forget(self._map("backends"))
 
     def _map(self, name: str) -> Path:
         (path,) = self._pins.glob(f"s/v*/maps/{name}")

@@ -65,3 +65,17 @@ def mapped(pin: Path) -> Iterator[mmap.mmap]:
             yield memory
     finally:
         os.close(descriptor)
+
+
+def forget(pin: Path) -> None:
+    """Empty a pinned map of hashed keys."""
+    descriptor = check(LIB.bpf_obj_get(str(pin).encode()), str(pin))
+    try:
+        facts = dict(
+            re.findall(r"(\w+):\s*(\d+)", Path(f"/proc/self/fdinfo/{descriptor}").read_text())
+        )
+        key = ctypes.create_string_buffer(int(facts["key_size"]))
+        while not LIB.bpf_map_get_next_key(descriptor, None, key):
+            LIB.bpf_map_delete_elem(descriptor, key)
+    finally:
+        os.close(descriptor)
