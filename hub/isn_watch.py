@@ -6,10 +6,13 @@ from typing import Final
 
 import structlog
 
+from hub.effects import Effects
 from hub.engines.native.engine import NativeEngine
+from hub.engines.native.modes import Choice
 from hub.errors import EngineError
 from hub.isn_sync.sync import IsnSync
 from hub.mitigations.model import Mitigation, MitigationState
+from hub.pipeline.words import audit
 from hub.rules.actions import Tcp
 from hub.runner import Runner
 
@@ -67,7 +70,7 @@ class IsnWatch:
 
     async def _refresh(self, row: Mitigation) -> None:
         try:
-            mode = await self._engine.refresh(row)
+            changed = await self._engine.refresh(row)
         except EngineError as error:
             now = self._runner.state.ledger.get(row.id)
             if now is None or now.revision != row.revision:
@@ -77,5 +80,13 @@ class IsnWatch:
             self._said[row.id] = str(error)
             return
         self._said.pop(row.id, None)
-        if mode:
-            log.info("isn.mode_changed", mitigation=row.id, target=str(row.target), mode=mode)
+        if changed is not None:
+            await self._say_changed(row, changed)
+
+    async def _say_changed(self, row: Mitigation, now: Choice) -> None:
+        target, why = str(row.target), now.why
+        log.info("isn.mode_changed", mitigation=row.id, target=target, mode=now.mode, why=why)
+        effects = Effects()
+        reason = f"goes on by {now.mode}" + (f": {why}" if why else "")
+        audit(effects, self._runner.clock.time(), "mitigation.mode", reason, mitigation=row)
+        await self._runner.carry_out(effects)

@@ -204,7 +204,7 @@ class Runner:
         self.metrics.engine_seconds.labels(engine, verb).observe(answer.seconds)
         match order.verb:
             case Verb.APPLY:
-                effects = answers.applied(self.state, order, now)
+                effects = answers.applied(self.state, order, now, answer.steps)
                 received = self._received.pop(order.mitigation.id, None)
                 if received is not None and effects.mitigations:
                     self.metrics.event_to_active.observe(max(0.0, now - received))

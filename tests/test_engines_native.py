@@ -26,7 +26,7 @@ from hub.engines.native.keys import (
     Standing,
     SynAck,
 )
-from hub.engines.native.reasons import Reason
+from hub.engines.native.modes import Choice
 from hub.errors import EnginePermanentError, EngineTemporaryError
 from hub.mitigations.engine import Interface
 from hub.mitigations.model import Mitigation
@@ -218,10 +218,10 @@ async def test_isn_sync_when_keys_are_known_then_in_force_and_nowhere_shown(
 async def test_isn_sync_when_no_keys_are_known_then_as_the_rule_says(
     engine: NativeEngine, daemon: Synproxyd
 ) -> None:
-    """`reset` at once, or nothing and again later."""
+    """`splice` at once, or nothing and again later."""
     await engine.apply(wanted(Tcp(mode="isn-sync")))
     (one,) = (await listed(daemon)).values()
-    assert one["mode"] == "reset"
+    assert one["mode"] == "splice"
     with pytest.raises(EngineTemporaryError, match="isn-sync is not possible now"):
         await engine.apply(wanted(Tcp(mode="isn-sync", fallback="pass"), id="m-2"))
     assert list(await listed(daemon)) == [wanted().id]
@@ -259,13 +259,17 @@ async def test_refresh_when_keys_are_lost_and_found_then_the_mode_follows(
     row = wanted()
     await engine.apply(row)
     keys.said = Standing(why="not asked yet", unknown=True)
-    assert await engine.refresh(row) == ""
+    assert await engine.refresh(row) is None
     keys.said = Standing(why="two probes did not fit")
-    assert await engine.refresh(row) == "reset"
-    assert await engine.refresh(row) == ""
-    assert (await listed(daemon))[row.id]["mode"] == "reset"
+    assert await engine.refresh(row) == Choice(
+        "splice", down=("not by isn-sync: two probes did not fit",)
+    )
+    assert await engine.refresh(row) is None
+    assert (await listed(daemon))[row.id]["mode"] == "splice"
     keys.said = None
-    assert await engine.refresh(row) == "isn-sync"
+    back = await engine.refresh(row)
+    assert back is not None
+    assert (back.mode, back.down) == ("isn-sync", ())
     assert (await listed(daemon))[row.id]["mode"] == "isn-sync"
     await engine.release(row)
     assert keys.released == [row.id]
@@ -303,13 +307,13 @@ async def test_refresh_when_only_time_has_passed_then_nothing_is_sent(
     await engine.apply(row)
     before = (await listed(daemon))[row.id]["expires_ms"]
     later = replace(row, deadline=row.deadline + 1000)
-    assert await engine.refresh(later) == ""
+    assert await engine.refresh(later) is None
     assert (await listed(daemon))[row.id]["expires_ms"] <= before
     now = keys.standing(row)
     assert now.keys is not None
     clock = replace(now.keys.clock, timestamp_ms=now.keys.clock.timestamp_ms - 17)
     keys.said = Standing(replace(now.keys, clock=clock))
-    assert await engine.refresh(later) == ""
+    assert await engine.refresh(later) is None
     assert (await listed(daemon))[row.id]["expires_ms"] > before
 
 
@@ -389,12 +393,3 @@ async def test_health_when_attached_then_it_says_where(engine: NativeEngine) -> 
     health = await engine.health()
     assert health.ok, health.detail
     assert health.interfaces == (Interface("outside", "native"),)
-
-
-async def test_telemetry_when_read_then_every_reason_is_known(engine: NativeEngine) -> None:
-    """The counters are named as the generated list of reasons names them."""
-    telemetry = await engine.telemetry()
-    plain = {name for name in telemetry if "." not in name}
-    assert plain <= {reason.word for reason in Reason}
-    assert "work.flows_inserted" in telemetry
-    assert "held.flows" in telemetry

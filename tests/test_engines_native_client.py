@@ -3,9 +3,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,65 +16,7 @@ from hub.engines.native.keys import NoKeys
 from hub.errors import EnginePermanentError, EngineTemporaryError
 from hub.mitigations.engine import Interface
 from tests.support.engines import FakeClock
-
-HELLO: dict[str, Any] = {
-    "ok": True,
-    "version": 1,
-    "daemon": "0.2.0",
-    "pid": 4711,
-    "started_ms": 5,
-    "interfaces": [{"name": "outside", "ifindex": 4, "mode": "native"}],
-    "tcp_modes": ["isn-sync", "reset"],
-}
-Answer = Callable[[dict[str, Any]], bytes | None]
-
-
-@dataclass
-class Peer:
-    """The other end of the socket; answers each question as `answer` says, None closes."""
-
-    answer: Answer
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    connections: int = 0
-    writers: list[asyncio.StreamWriter] = field(default_factory=list)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer line by line."""
-        self.connections += 1
-        self.writers.append(writer)
-        while line := await reader.readline():
-            question = json.loads(line)
-            self.asked.append(question)
-            hello = question["op"] == "hello" and self.answer(question) == b""
-            said = json.dumps(HELLO).encode() + b"\n" if hello else self.answer(question)
-            if said is None:
-                break
-            writer.write(said)
-        writer.close()
-
-
-@asynccontextmanager
-async def peer(path: Path, answer: Answer) -> AsyncIterator[Peer]:
-    """Listen at `path`."""
-    made = Peer(answer)
-    server = await asyncio.start_unix_server(made.serve, path)
-    try:
-        yield made
-    finally:
-        server.close()
-        for writer in made.writers:
-            writer.close()
-        await asyncio.to_thread(path.unlink)
-
-
-def line(**fields: Any) -> bytes:
-    """Return one line of JSON."""
-    return json.dumps(fields).encode() + b"\n"
-
-
-def says(answer: bytes) -> Answer:
-    """Greet as usual, and answer everything else so."""
-    return lambda question: b"" if question["op"] == "hello" else answer
+from tests.support.native_peer import HELLO, line, peer, says
 
 
 def entry(number: int) -> dict[str, Any]:
@@ -111,6 +50,7 @@ async def test_question_when_answered_then_after_one_greeting(tmp_path: Path) ->
     assert other.asked[0]["version"] == 1
     assert other.asked[2] == {"op": "put", "id": "m-1", "check": True}
     assert hello.interfaces == (Interface("outside", "native"),)
+    assert hello.tcp_modes == {"isn-sync", "reset"}
 
 
 async def test_question_when_many_ask_at_once_then_each_gets_its_own_answer(

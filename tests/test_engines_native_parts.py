@@ -51,15 +51,15 @@ def lines(*rules: AclRule, target: str = "192.0.2.7/32") -> list[dict[str, Any]]
     return found
 
 
-def test_tcp_when_no_keys_are_known_then_reset_on_the_services_ports() -> None:
+def test_tcp_when_no_keys_are_known_then_splice_on_the_services_ports() -> None:
     """`auto` falls back to what works with any server; revision and deadline are the ledger's."""
     made = asked(Tcp(), service=WEB)
-    assert made.fields["tcp"]["mode"] == "reset"
+    assert made.fields["tcp"]["mode"] == "splice"
     assert made.fields["tcp"]["ports"] == [80, 443]
     assert made.fields["tcp"]["ceiling_pps"] == 100_000
     assert made.fields["tcp"]["grace"] == {"for_ms": 60_000, "pps": 20_000}
     assert (made.fields["revision"], made.fields["expires_ms"]) == (3, 900_000)
-    assert "profile" not in made.fields["tcp"]
+    assert not {"profile", "keys", "clock"} & made.fields["tcp"].keys()
 
 
 def test_tcp_when_keys_are_known_then_isn_sync_with_them() -> None:
@@ -82,9 +82,10 @@ def test_tcp_when_reset_is_asked_for_then_no_key_is_looked_up() -> None:
 
 def test_tcp_when_isn_sync_is_asked_for_and_no_key_is_known_then_its_fallback() -> None:
     """It is not silently something else: the steps say why; with `pass` it comes later."""
-    made = asked(Tcp(mode="isn-sync"))
-    assert made.fields["tcp"]["mode"] == "reset"
-    assert "not by isn-sync: no agent answers for it" in made.steps
+    for fallback in ("splice", "reset"):
+        made = asked(Tcp.model_validate({"mode": "isn-sync", "fallback": fallback}))
+        assert made.fields["tcp"]["mode"] == fallback
+        assert "not by isn-sync: no agent answers for it" in made.steps
     with pytest.raises(EngineTemporaryError, match="isn-sync is not possible now: no agent"):
         asked(Tcp(mode="isn-sync", fallback="pass"))
 
@@ -246,7 +247,8 @@ def test_rates_when_clients_prove_themselves_then_they_are_not_hostile() -> None
 
 def test_nftables_when_asked_for_what_only_the_native_engine_does_then_never() -> None:
     """Refused at `plan`, in words that say what to do."""
-    for action in (Tcp(mode="reset"), Tcp(mode="isn-sync"), Sorb(bps=5), Sorb(pps=5, bps=5)):
+    modes = (Tcp(mode="reset"), Tcp(mode="isn-sync"), Tcp(mode="splice"))
+    for action in (*modes, Sorb(bps=5), Sorb(pps=5, bps=5)):
         with pytest.raises(EnginePermanentError, match=r"enable engines\.native"):
             wanted(mitigation(action), NftablesEngine())
 
@@ -256,6 +258,7 @@ def test_nftables_when_asked_for_what_only_the_native_engine_does_then_never() -
     [
         ("tcp", "native"),
         ("tcp: {mode: reset}", "native"),
+        ("tcp: {mode: splice}", "native"),
         ("tcp: {mode: kernel}", "nftables"),
         ("sorb: {bps: 8M}", "native"),
         ("sorb", "native"),

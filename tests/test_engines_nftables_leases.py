@@ -12,7 +12,7 @@ from hub.config import NftablesEngine as Config
 from hub.engines.nftables.layout import VERSIONS, gate_names
 from hub.errors import EnginePermanentError, EngineTemporaryError
 from hub.mitigations.engine import Installed
-from hub.rules.actions import AclRule, Action, Command
+from hub.rules.actions import AclRule, Action, Command, Tcp
 from tests.support.netns import GATEWAY, SERVER4, SERVER6, Lab
 from tests.support.nftables import (
     CLOCK,
@@ -193,7 +193,7 @@ async def test_burst_when_one_is_impossible_carries_out_the_others(lab: Lab) -> 
     rows = [mitigation(DROP_ICMP, f"192.0.2.{number}", number) for number in range(10)]
     calls = [engine.apply(row) for row in (*rows[:5], bad, *rows[5:])]
     results = await asyncio.gather(*calls, return_exceptions=True)
-    failures = [result for result in results if result is not None]
+    failures = [result for result in results if isinstance(result, BaseException)]
     assert [type(failure) for failure in failures] == [EnginePermanentError]
     assert len(await engine.inventory()) == 10
 
@@ -228,6 +228,22 @@ async def test_plan_when_it_can_be_done_changes_nothing(lab: Lab) -> None:
             assert ("m-0000000007" in " ".join(plan.steps)) == ("." in target)
             assert "1m 30s" in plan.steps[-1]
     assert before == (await ruleset(lab), await loose(lab))
+
+
+async def test_kernel_proxy_when_it_stands_in_for_something_better_says_so_once(lab: Lab) -> None:
+    """`auto` has its reason in the plan and in one line of the log; `kernel` is what was asked."""
+    engine = engine_on(lab)
+    await engine.start()
+    named = mitigation(Tcp(mode="kernel"), SERVER4, 2)
+    with capture_logs() as logs:
+        plans = [await engine.plan(row) for row in (mitigation(tcp(), SERVER4), named)]
+        await engine.apply(mitigation(tcp(), SERVER4))
+        await engine.apply(mitigation(tcp(), SERVER4, revision=2))
+        await engine.apply(named)
+    why = "not by isn-sync or splice: engine native is off, or not the one that the rule names"
+    assert [why in plan.steps for plan in plans] == [True, False]
+    (said,) = [line for line in logs if line["event"] == "tcp.stepped_down"]
+    assert (said["mode"], said["mitigation"], said["why"]) == ("kernel", "m-0000000001", why)
 
 
 async def test_plan_when_it_cannot_be_done_says_why(lab: Lab) -> None:

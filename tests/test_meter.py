@@ -37,6 +37,10 @@ def test_ban_when_native_is_enabled_then_synproxyd_has_it_and_status_shows_it(
     until("active", hub.active)
     (row,) = hub.active()
     assert row["engine"] == "native"
+    why = "not by isn-sync: no agent in isn_sync answers for it"
+    assert [line["why"] for line in hub.logged("mitigation.active")] == [why]
+    audit = hub.get(f"/v1/attacks/{row['attacks'][0]}")["audit"]
+    assert why in [one["reason"] for one in audit if one["what"] == "mitigation.active"]
     assert list(synproxyd.in_force(daemon.control)) == [row["id"]]
     until("measured", lambda: hub.active()[0]["rates"] is not None)
     assert hub.active()[0]["rates"]["hostile_pps"] == 0

@@ -140,7 +140,7 @@ def test_to_json_when_rendered_then_each_clause_with_value_seen_and_wanted(tmp_p
         "chosen": [
             {
                 "rule": "c",
-                "actions": [{"kind": "tcp", "mode": "auto", "fallback": "reset"}],
+                "actions": [{"kind": "tcp", "mode": "auto", "fallback": "splice"}],
                 "ttl": 60.0,
                 "linger": 30.0,
                 "engine": None,

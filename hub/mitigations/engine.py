@@ -107,8 +107,12 @@ class Engine(Protocol):
         """Check completely whether `mitigation` can be applied; change nothing."""
         ...
 
-    async def apply(self, mitigation: Mitigation) -> None:
-        """Put `mitigation` in force until its deadline; again with a new deadline renews it."""
+    async def apply(self, mitigation: Mitigation) -> Sequence[str] | None:
+        """Put `mitigation` in force until its deadline; again with a new deadline renews it.
+
+        Returns:
+            Why nothing better was taken, one reason a line, where it can be done in several ways.
+        """
         ...
 
     async def release(self, mitigation: Mitigation) -> None:

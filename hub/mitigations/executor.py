@@ -46,7 +46,7 @@ class Answer:
         seconds: how long the engine took.
         error: what the engine said; empty when it did as asked.
         final: no further try is made of a failed order.
-        steps: of a plan, what would be done.
+        steps: of a plan, what would be done; of what is in force, why nothing better is.
     """
 
     order: Order
@@ -159,7 +159,7 @@ class Executor:
 async def _call(engine: Engine, order: Order) -> tuple[str, ...]:
     match order.verb:
         case Verb.APPLY:
-            await engine.apply(order.mitigation)
+            return tuple(await engine.apply(order.mitigation) or ())
         case Verb.RELEASE:
             await engine.release(order.mitigation)
         case Verb.PLAN:

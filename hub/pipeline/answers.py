@@ -11,12 +11,12 @@ from hub.pipeline.state import State
 from hub.pipeline.words import audit, say
 
 
-def applied(state: State, order: Order, now: float) -> Effects:
-    """Write down that an engine has put a mitigation in force."""
+def applied(state: State, order: Order, now: float, down: Sequence[str] = ()) -> Effects:
+    """Write down that an engine has put a mitigation in force, and why by nothing better."""
     effects = Effects()
     row = state.ledger.applied(order.mitigation.id, order.mitigation.revision, now)
     if row is not None:
-        _note(effects, row, "mitigation.active", "", now)
+        _note(effects, row, "mitigation.active", "; ".join(down), now)
     return effects
 
 

@@ -11,7 +11,7 @@ NATIVE: Final = "native"
 NFTABLES: Final = "nftables"
 KINDS: Final = frozenset({"tcp", "acl", "sorb"})
 FEATURES: Final[Mapping[str, frozenset[str]]] = {
-    NATIVE: frozenset({"tcp.isn-sync", "tcp.reset", "sorb.bps"}),
+    NATIVE: frozenset({"tcp.isn-sync", "tcp.splice", "tcp.reset", "sorb.bps"}),
     NFTABLES: frozenset({"tcp.kernel"}),
 }
 """What not every engine can do, by engine; all of them carry out `KINDS`."""

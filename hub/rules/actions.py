@@ -3,9 +3,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from hub.fields import Count, Duration, Name, Network, StrictModel
+from hub.fields import STORED, Count, Duration, Name, Network, StrictModel
 from hub.yamlerrors import mistake
 
 FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")
@@ -24,8 +24,8 @@ class Tcp(StrictModel):
     """
 
     kind: Literal["tcp"] = "tcp"
-    mode: Literal["auto", "isn-sync", "reset", "kernel"] = "auto"
-    fallback: Literal["reset", "pass"] = "reset"
+    mode: Literal["auto", "isn-sync", "splice", "reset", "kernel"] = "auto"
+    fallback: Literal["splice", "reset", "pass"] = "splice"
 
     @property
     def wants_keys(self) -> bool:
@@ -33,8 +33,10 @@ class Tcp(StrictModel):
         return self.mode in {"auto", "isn-sync"}
 
     @model_validator(mode="after")
-    def _falls_back_from_something(self) -> Self:
-        if "fallback" in self.model_fields_set and not self.wants_keys:
+    def _falls_back_from_something(self, info: ValidationInfo) -> Self:
+        # The journal writes every field: there it says nothing of what somebody has asked for.
+        given = "fallback" in self.model_fields_set and info.context != STORED
+        if given and not self.wants_keys:
             text = f"mode {self.mode} has nothing to fall back from"
             raise mistake(text, todo="remove it, or use mode: isn-sync", at=("fallback",))
         return self

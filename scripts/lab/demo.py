@@ -45,8 +45,8 @@ def main() -> int:
     parser.add_argument(
         "--engine",
         choices=sorted(ENGINES, reverse=True),
-        default="nftables",
-        help="what meets the attacks: the kernel's SYN proxy by nft, or synproxyd in XDP",
+        default="native",
+        help="what meets the attacks: synproxyd in XDP, or the kernel's SYN proxy by nft",
     )
     parser.add_argument(
         "--isn-sync",

@@ -23,13 +23,14 @@ class Synproxyd:
 
     Args:
         folder: for its socket, its log and the mount of its pins.
+        options: more of its command line.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.namespace = f"fnms{os.getpid()}x{next(_numbers)}"
         self.control = folder / "control.sock"
         self.log = folder / "synproxyd.log"
-        self._argv = synproxyd.arguments(folder / "bpf", self.control)
+        self._argv = (*synproxyd.arguments(folder / "bpf", self.control), *options)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -55,10 +56,10 @@ class Synproxyd:
 
 
 @contextmanager
-def synproxyd_running(folder: Path) -> Iterator[Synproxyd]:
+def synproxyd_running(folder: Path, *options: str) -> Iterator[Synproxyd]:
     """Run synproxyd until the context ends, and remove all of it then."""
     built()
-    made = Synproxyd(folder)
+    made = Synproxyd(folder, *options)
     run("ip", "netns", "add", made.namespace)
     try:
         pair = ("add", OUTSIDE, "type", "veth", "peer", "name", "far")

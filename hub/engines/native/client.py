@@ -17,7 +17,8 @@ VERSION: Final = 1
 LONGEST_LINE: Final = 8 * 2**20
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 2.0
-_NEVER: Final = frozenset({"bad_request", "hello_first", "version", "stale", "unsupported"})
+_UNSUPPORTED: Final = "unsupported"
+_NEVER: Final = frozenset({"bad_request", "hello_first", "version", "stale", _UNSUPPORTED})
 _TODO: Final = {
     "version": "install the hub and synproxyd of one release",
     "full": "wait until something ends, or start synproxyd with larger tables",
@@ -33,11 +34,17 @@ class Hello:
         daemon: its version.
         started: tells one run of it from another.
         interfaces: where its program is attached.
+        tcp_modes: how it can carry out a `tcp`, in its own words.
     """
 
     daemon: str
     started: tuple[int, int]
     interfaces: tuple[Interface, ...]
+    tcp_modes: frozenset[str] = frozenset()
+
+
+class UnsupportedError(EnginePermanentError):
+    """This machine, or the way to this server, cannot do what was asked."""
 
 
 class Client:
@@ -175,6 +182,7 @@ class Client:
             return result
         word = str(answer.get("error", ""))
         kind = EnginePermanentError if word in _NEVER else EngineTemporaryError
+        kind = UnsupportedError if word == _UNSUPPORTED else kind
         what = f"synproxyd refuses {op} ({word}): {answer.get('message', 'no reason given')}"
         raise kind(what, where=str(self._path), todo=str(answer.get("todo") or _TODO.get(word, "")))
 
@@ -198,4 +206,5 @@ def _read_hello(answer: Json) -> Hello:
         interfaces=tuple(
             Interface(str(one["name"]), str(one["mode"])) for one in answer["interfaces"]
         ),
+        tcp_modes=frozenset(str(mode) for mode in answer.get("tcp_modes", ())),
     )

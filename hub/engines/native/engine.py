@@ -16,15 +16,18 @@ from hub.clock import Clock
 from hub.config import NativeEngine as NativeConfig
 from hub.config import Service
 from hub.engines.native.answers import in_force, listed, measured, revisions
-from hub.engines.native.client import Client, Hello, Json
-from hub.engines.native.keys import Flow, IsnKeys, ServerKeys, Standing
+from hub.engines.native.client import Client, Hello, Json, UnsupportedError
+from hub.engines.native.keys import Flow, IsnKeys, Standing
+from hub.engines.native.modes import INSTEAD, Choice, Obstacle, choose
+from hub.engines.native.pace import Pace
+from hub.engines.native.splicing import MODE, Splicing
 from hub.engines.native.translate import Request, request, watch
 from hub.errors import EngineError, EnginePermanentError, EngineTemporaryError
 from hub.mitigations.engine import Capabilities, Health, Installed, Plan
 from hub.mitigations.model import Mitigation
 from hub.rates import Rates
 from hub.rules.able import FEATURES, KINDS, NATIVE
-from hub.rules.actions import Tcp
+from hub.rules.actions import Action, Tcp
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +35,6 @@ WATCH_LEASE_MS: Final = 120_000
 WATCH_RENEWAL: Final = 40.0
 _MOST_PARTS: Final = 64
 _FLOWS_A_LINE: Final = 8000
-_COOKIE_DRIFT_MS: Final = 200
-_TIMESTAMP_DRIFT_MS: Final = 16
 _NOTHING: Final = Standing()
 
 
@@ -53,7 +54,8 @@ class NativeEngine:
         self._config, self._clock, self._keys = config, clock, keys
         self._services = services if config.learn else ()
         self._client = Client(config.socket, config.command_timeout, clock)
-        self._given: dict[str, ServerKeys | None] = {}
+        self._splicing, self._pace = Splicing(clock), Pace(clock)
+        self._given: dict[str, Choice] = {}
         self._started: tuple[int, int] | None = None
         self._watched_until = 0.0
         self._unwatched = ""
@@ -82,15 +84,14 @@ class NativeEngine:
         if standing.unknown:
             # In peace no server is made ready, so that nothing can be proven.
             standing = Standing(why="the server is to be made ready and proven first")
-            mitigation = replace(mitigation, action=Tcp())
-        asked = self._request(mitigation, standing)
+            mitigation = replace(mitigation, action=_without_pass(mitigation.action))
         hello = await self._greeted()
-        answer = await self._client.ask("put", check=True, **asked.fields)
+        asked, answer = await self._ask(mitigation, standing, check=True)
         places = ", ".join(f"{one.name} ({one.mode})" for one in hello.interfaces)
         outcome = str(answer.get("outcome", "would_create")).replace("_", " ")
         return Plan((f"{outcome} {mitigation.id} in XDP on {places}", *asked.steps))
 
-    async def apply(self, mitigation: Mitigation) -> None:
+    async def apply(self, mitigation: Mitigation) -> Sequence[str]:
         """Put `mitigation` in force until its deadline; again with a new deadline renews it."""
         standing = _NOTHING
         if _wants_keys(mitigation):
@@ -98,30 +99,36 @@ class NativeEngine:
             prepared = await self._keys.prepare(mitigation, left)
             standing = prepared.standing
             await self._load(prepared.flows)
-        await self._put(mitigation, standing)
+        before = self._given.get(mitigation.id)
+        choice = await self._put(mitigation, standing)
+        if choice is not None and choice.down and (before is None or before.mode != choice.mode):
+            _say_less(mitigation, choice)
+        return () if choice is None else choice.down
 
-    async def refresh(self, mitigation: Mitigation) -> str:
+    async def refresh(self, mitigation: Mitigation) -> Choice | None:
         """Give what is in force the keys, clocks and mode that are right now.
 
         For a `tcp` that wants its server's keys. Where these are not to be trusted any more, it
         falls back as its rule says.
 
         Returns:
-            The mode, where it is another one than before.
+            How it is carried out, where the mode is another one than before.
         """
-        standing, known = self._standing(mitigation), mitigation.id in self._given
-        if standing.unknown or (known and self._is_given(mitigation, standing)):
-            return ""
-        before = _mode(self._given[mitigation.id]) if known else ""
+        standing, given = self._standing(mitigation), self._given.get(mitigation.id)
+        if standing.unknown or (given is not None and self._is_given(mitigation, given, standing)):
+            return None
         try:
-            await self._put(mitigation, standing)
+            after = await self._put(mitigation, standing)
         except EngineTemporaryError:
-            if standing.keys is None:
+            if standing.keys is None and (given is None or given.keys is not None):
                 # The next comparison with the ledger finds it missing, and applies it when it can.
                 await self._delete(mitigation)
             raise
-        after = _mode(standing.keys)
-        return "" if after == before else after
+        if after is None or (given is not None and given.mode == after.mode):
+            return None
+        if after.obstacle is not None:
+            _say_less(mitigation, after)
+        return after
 
     async def release(self, mitigation: Mitigation) -> None:
         """Take `mitigation` back; nothing there is success."""
@@ -160,9 +167,10 @@ class NativeEngine:
                 detail=f"synproxyd's program is not attached to {where}; restart synproxyd",
                 interfaces=hello.interfaces,
             )
-        return Health(
-            ok=True, detail=f"synproxyd {hello.daemon} answers", interfaces=hello.interfaces
-        )
+        detail = f"synproxyd {hello.daemon} answers"
+        if self._splicing.everywhere is not None:
+            detail += f", without mode {MODE}"
+        return Health(ok=True, detail=detail, interfaces=hello.interfaces)
 
     async def telemetry(self) -> Mapping[str, int]:
         """Return packets by verdict reason, and what the engine holds; keep the watches alive."""
@@ -171,32 +179,64 @@ class NativeEngine:
         counters = {str(reason): int(count) for reason, count in answer["packets"].items()}
         counters |= {f"work.{name}": int(count) for name, count in answer["work"].items()}
         held = ("flows", "sources", "memory_bytes")
-        return counters | {f"held.{name}": int(answer[name]) for name in held if name in answer}
+        counters |= {f"held.{name}": int(answer[name]) for name in held if name in answer}
+        spliced = self._splicing.measured(answer)
+        return counters | {f"held.splices_{name}": count for name, count in spliced.items()}
 
     async def rates(self) -> Mapping[str, Rates]:
         """Return what is measured now, by mitigation id."""
-        return measured(await self._listed())
+        answer = await self._listed()
+        return measured(answer, self._pace.look(answer))
 
-    def _request(self, mitigation: Mitigation, standing: Standing) -> Request:
-        return request(mitigation, self._config, standing, self._clock.time())
+    async def _ask(
+        self, mitigation: Mitigation, standing: Standing, *, check: bool = False
+    ) -> tuple[Request, Json]:
+        """Ask for `mitigation`; for the next mode where synproxyd cannot splice its target."""
+        await self._greeted()
+        asked = self._request(mitigation, standing, self._obstacle(mitigation))
+        flag = {"check": True} if check else {}
+        try:
+            return asked, await self._client.ask("put", **flag, **asked.fields)
+        except EnginePermanentError as error:
+            if asked.choice is None or asked.choice.mode != MODE:
+                raise
+            # Another run of it may have answered, which greets otherwise.
+            await self._greeted()
+            obstacle = self._splicing.everywhere
+            if obstacle is None and isinstance(error, UnsupportedError):
+                obstacle = self._splicing.refused(mitigation.target, error)
+            if obstacle is None:
+                raise
+        asked = self._request(mitigation, standing, obstacle)
+        return asked, await self._client.ask("put", **flag, **asked.fields)
+
+    def _request(
+        self, mitigation: Mitigation, standing: Standing, obstacle: Obstacle | None
+    ) -> Request:
+        return request(mitigation, self._config, standing, self._clock.time(), obstacle)
+
+    def _obstacle(self, mitigation: Mitigation) -> Obstacle | None:
+        if _wants_keys(mitigation):
+            return self._splicing.obstacle(mitigation.target)
+        # A rule that names the mode asks synproxyd itself, each time.
+        return self._splicing.everywhere
 
     def _standing(self, mitigation: Mitigation) -> Standing:
         return self._keys.standing(mitigation) if _wants_keys(mitigation) else _NOTHING
 
-    def _is_given(self, mitigation: Mitigation, standing: Standing) -> bool:
-        given, now = self._given[mitigation.id], standing.keys
-        if given is None or now is None:
-            return given is now
-        return (
-            given.secrets == now.secrets
-            and given.syn_ack == now.syn_ack
-            and not given.clock.drifted(now.clock, _COOKIE_DRIFT_MS, _TIMESTAMP_DRIFT_MS)
-        )
+    def _is_given(self, mitigation: Mitigation, given: Choice, standing: Standing) -> bool:
+        action = mitigation.action
+        if not isinstance(action, Tcp):
+            return True
+        if action.fallback == "pass" and standing.keys is None:
+            return False
+        return given.stands_for(choose(action, standing, self._obstacle(mitigation), ""))
 
-    async def _put(self, mitigation: Mitigation, standing: Standing) -> None:
-        await self._client.ask("put", **self._request(mitigation, standing).fields)
-        if _wants_keys(mitigation):
-            self._given[mitigation.id] = standing.keys
+    async def _put(self, mitigation: Mitigation, standing: Standing) -> Choice | None:
+        asked, _ = await self._ask(mitigation, standing)
+        if asked.choice is not None and _wants_keys(mitigation):
+            self._given[mitigation.id] = asked.choice
+        return asked.choice
 
     async def _delete(self, mitigation: Mitigation) -> None:
         self._given.pop(mitigation.id, None)
@@ -229,6 +269,7 @@ class NativeEngine:
         hello = await self._client.hello()
         if hello.started != self._started:
             self._started, self._watched_until = hello.started, 0.0
+            self._splicing.greeted(hello)
             log.info(
                 "native.connected",
                 daemon=hello.daemon,
@@ -269,5 +310,18 @@ def _wants_keys(mitigation: Mitigation) -> bool:
     return isinstance(mitigation.action, Tcp) and mitigation.action.wants_keys
 
 
-def _mode(keys: ServerKeys | None) -> str:
-    return "reset" if keys is None else "isn-sync"
+def _say_less(mitigation: Mitigation, choice: Choice) -> None:
+    """Log that something less than the best was taken, and why."""
+    about = {"mitigation": mitigation.id, "target": str(mitigation.target), "mode": choice.mode}
+    if choice.obstacle is None:
+        log.info("tcp.stepped_down", engine=NATIVE, **about, why=choice.why)
+        return
+    todo = choice.obstacle.todo or INSTEAD
+    log.warning("native.not_spliced", **about, why=choice.why, todo=todo)
+
+
+def _without_pass(action: Action) -> Action:
+    """Return what shows that a `tcp` is possible at all, while its server is not ready."""
+    if isinstance(action, Tcp) and action.fallback == "pass":
+        return Tcp(mode=action.mode, fallback="reset")
+    return action

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns a mitigation into a request to synproxyd, or says why that cannot be (pure)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from hub.config import NativeEngine as NativeConfig
 from hub.engines.native.acl import acl_fields, acl_steps
 from hub.engines.native.keys import ServerKeys, Standing
-from hub.errors import EnginePermanentError, EngineTemporaryError
+from hub.engines.native.modes import Choice, Mode, Obstacle, choose
+from hub.errors import EnginePermanentError
 from hub.mitigations.model import Mitigation
 from hub.net import IPNetwork
 from hub.rules.able import FEATURES, KINDS, NATIVE, needs
@@ -17,6 +18,12 @@ from hub.units import format_duration
 
 LONGEST_MS: Final = 604_800_000
 WATCHED: Final = "watch-"
+_PROVEN: Final[Mapping[Mode, str]] = {
+    "isn-sync": "take proven clients to the server as they are, by the server's own keys",
+    "splice": "open a connection to the server for each proven client, and translate its numbers",
+    "reset": "reset a client's first connection once it is proven; its next one passes",
+}
+"""What becomes of a client that has proven itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +33,12 @@ class Request:
     Attributes:
         fields: of the operation `put`; may hold secrets, so they are in no repr.
         steps: one a line.
+        choice: how a `tcp` is carried out, None for anything else.
     """
 
     fields: dict[str, Any]
     steps: tuple[str, ...]
+    choice: Choice | None = None
 
     def __repr__(self) -> str:
         """Return only what may be seen by anybody."""
@@ -37,7 +46,11 @@ class Request:
 
 
 def request(
-    mitigation: Mitigation, config: NativeConfig, standing: Standing, now: float
+    mitigation: Mitigation,
+    config: NativeConfig,
+    standing: Standing,
+    now: float,
+    obstacle: Obstacle | None = None,
 ) -> Request:
     """Return what to ask for `mitigation`.
 
@@ -46,6 +59,7 @@ def request(
         config: the engine's section.
         standing: of the server behind its target, looked at where a `tcp` wants its keys.
         now: Unix seconds, of the clock that the deadline is in.
+        obstacle: what stands in the way of splicing its target, None where nothing does.
 
     Raises:
         EnginePermanentError: this engine cannot do that.
@@ -57,8 +71,10 @@ def request(
         words = ", ".join(sorted(needs(action) - FEATURES[NATIVE])) or action.kind
         todo = f"let it do {', '.join(sorted(KINDS))}; tcp mode kernel is for nftables"
         raise EnginePermanentError(f"the native engine cannot do {words}", where=where, todo=todo)
+    choice: Choice | None = None
     if isinstance(action, Tcp):
-        body, steps = _tcp(mitigation, action, config, standing)
+        choice = choose(action, standing, obstacle, where)
+        body, steps = _tcp(mitigation, choice, config)
     elif isinstance(action, Acl):
         body = acl_fields(action, target, config.icmp_pps)
         steps = acl_steps(action, target, config.icmp_pps)
@@ -75,7 +91,8 @@ def request(
         "kind": action.kind,
         action.kind: body,
     }
-    return Request(fields, (*steps, f"synproxyd ends it by itself after {format_duration(left)}"))
+    end = f"synproxyd ends it by itself after {format_duration(left)}"
+    return Request(fields, (*steps, end), choice)
 
 
 def watch(name: str, number: int, prefix: IPNetwork, ports: Sequence[int], ms: int) -> Request:
@@ -93,18 +110,11 @@ def watch(name: str, number: int, prefix: IPNetwork, ports: Sequence[int], ms: i
 
 
 def _tcp(
-    mitigation: Mitigation, action: Tcp, config: NativeConfig, standing: Standing
+    mitigation: Mitigation, choice: Choice, config: NativeConfig
 ) -> tuple[dict[str, Any], list[str]]:
     service = mitigation.service
-    keys = standing.keys if action.wants_keys else None
-    if action.wants_keys and keys is None and action.fallback == "pass":
-        raise EngineTemporaryError(
-            f"isn-sync is not possible now: {standing.why}",
-            where=f"mitigation {mitigation.id}",
-            todo="see fnm-hub agents; the target is not protected meanwhile, as fallback is pass",
-        )
     body: dict[str, Any] = {
-        "mode": "reset" if keys is None else "isn-sync",
+        "mode": choice.mode,
         "grace": {"for_ms": round(1000 * config.grace), "pps": config.grace_pps},
         "unknown_pps": config.unknown_pps,
         "learned_pps": config.learned_pps,
@@ -116,20 +126,19 @@ def _tcp(
     ports = service.tcp_ports if service else ()
     if ports:
         body["ports"] = list(ports)
-    if keys is not None:
-        body |= _key_fields(keys)
+    if choice.keys is not None:
+        body |= _key_fields(choice.keys)
     shown = f"port {', '.join(map(str, ports))}" if ports else "every port"
-    steps = [f"answer SYNs to {mitigation.target}, {shown}, with a cookie"]
-    if keys is None:
-        if action.wants_keys:
-            steps.append(f"not by isn-sync: {standing.why}")
-        steps.append("reset a client's first connection once it is proven; its next one passes")
-    else:
-        steps.append("take proven clients to the server as they are, by the server's own keys")
-    steps.append(
+    passed = (
         f"pass {config.grace_pps} segments/s of unknown flows for {format_duration(config.grace)}, "
         f"then {config.unknown_pps}/s"
     )
+    steps = [
+        f"answer SYNs to {mitigation.target}, {shown}, with a cookie",
+        *choice.down,
+        _PROVEN[choice.mode],
+        passed,
+    ]
     return body, steps
 
 

@@ -29,6 +29,7 @@ from hub.mitigations.engine import Capabilities, Health, Installed, Plan
 from hub.mitigations.model import Mitigation
 from hub.rates import Rates
 from hub.rules.able import FEATURES, KINDS, NFTABLES
+from hub.rules.actions import Tcp
 from hub.units import format_duration
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ NAME: Final = NFTABLES
 SYNPROXY_STATISTICS: Final = "net/stat/synproxy"
 REMEMBERED: Final = 10_000
 """Mitigations whose last revision is kept, to tell an overtaken call."""
+_LESS: Final = "not by isn-sync or splice: engine native is off, or not the one that the rule names"
 
 
 class NftablesEngine:
@@ -101,7 +103,8 @@ class NftablesEngine:
     async def plan(self, mitigation: Mitigation) -> Plan:
         """Let nft and the kernel check the very transaction that `apply` would make."""
         one = wanted(mitigation, self._config)
-        steps = [f"open a gate for {one.target} in table {self._table.name}", *one.profile.steps]
+        gate = f"open a gate for {one.target} in table {self._table.name}"
+        steps = [gate, *_stepped_down(mitigation), *one.profile.steps]
         mirror = await self._batches.check(one)
         if "syn" in one.profile.gates:
             steps.append(await self._tracking.check())
@@ -111,13 +114,19 @@ class NftablesEngine:
         remaining = format_duration(mitigation.deadline - self._clock.time())
         return Plan((*steps, f"the kernel ends it by itself after {remaining}"))
 
-    async def apply(self, mitigation: Mitigation) -> None:
+    async def apply(self, mitigation: Mitigation) -> Sequence[str]:
         """Put `mitigation` in force until its deadline; again with a new deadline renews it."""
+        is_new = mitigation.id not in self._revisions
         if self._overtaken(mitigation):
-            return
+            return ()
         one = wanted(mitigation, self._config)
         await self._batches.carry_out(Change(mitigation.id, one))
         self._profiles[one.profile.name] = one.profile
+        down = _stepped_down(mitigation)
+        if is_new and down:
+            about = {"mitigation": mitigation.id, "target": str(mitigation.target)}
+            log.info("tcp.stepped_down", engine=NAME, **about, mode="kernel", why=down[0])
+        return down
 
     async def release(self, mitigation: Mitigation) -> None:
         """Take `mitigation` back; nothing there is success."""
@@ -220,3 +229,11 @@ class NftablesEngine:
         packets = judged(dict(found), name, mirror, hits)
         total = None if packets is None else self._totals.add(mitigation_id, packets)
         return Installed(mitigation_id, what, max(0.0, ends_at - now), total)
+
+
+def _stepped_down(mitigation: Mitigation) -> tuple[str, ...]:
+    """Return why the kernel's SYNPROXY stands in for something better; nothing where asked for."""
+    action = mitigation.action
+    if not isinstance(action, Tcp) or action.mode != "auto":
+        return ()
+    return (_LESS,)
