@@ -9,7 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from scripts.benchmarks import agents, core, dataplane, dataplane_transitions, intake, reaction
+from scripts.benchmarks import (
+    agents,
+    core,
+    dataplane,
+    dataplane_transitions,
+    intake,
+    reaction,
+    splice,
+)
 from scripts.benchmarks.figure import Figure, machine
 
 BENCHMARKS: Final[dict[tuple[str, ...], Callable[[], dict[str, Figure]]]] = {
@@ -21,6 +29,7 @@ BENCHMARKS: Final[dict[tuple[str, ...], Callable[[], dict[str, Figure]]]] = {
     ): dataplane.program,
     ("veth_syn_vs_nft",): dataplane.link,
     ("served_under_flood_pct", "connect_p99_vs_idle"): dataplane.service,
+    ("splice_pps_vs_nft", "splice_pps_vs_forward", "splice_cps_vs_nft"): splice.compared,
     ("transition_flows_lost",): dataplane_transitions.lost_flows,
     ("notify_to_active_p50_ms", "notify_to_active_p99_ms"): reaction.notify_to_active,
     ("event_to_active_p50_ms", "event_to_active_p99_ms"): reaction.event_to_active,
