@@ -15,6 +15,7 @@
 #include "translate.h"
 
 #define FNM_ASK_AGAIN_MS 200
+#define FNM_TS_BYTES	 12 /* of the option, with what it is padded by */
 
 FNM_INLINE int fnm_takes(const struct fnm_slot *slot, const struct fnm_backend *b, __u16 flag)
 {
@@ -79,10 +80,19 @@ FNM_INLINE __u32 fnm_splice_ts_offset(const struct fnm_tcp *tcp, const struct fn
 	return p->v6 ? fnm_ts_hash(tcp, p, 0, 1) : fnm_ts_hash(tcp, p, 0, 0);
 }
 
-/* A window of two segments: so many are kept where the server has not answered yet. */
-FNM_INLINE __u16 fnm_first_window(__u32 window, __u32 mss)
+/* A window of two full segments: so many are kept where the server has not answered yet. */
+FNM_INLINE __u16 fnm_first_window(__u32 window, __u32 mss, const struct fnm_offers *o)
 {
-	return window < 2 * mss ? window : 2 * mss > 0xffff ? 0xffff : 2 * mss;
+	__u32 two;
+
+	if (mss > o->mss)
+		mss = o->mss;
+	if (mss < FNM_MSS_LEAST)
+		mss = FNM_MSS_LEAST;
+	two = 2 * (mss - (o->timestamps ? FNM_TS_BYTES : 0));
+	if (two > 0xffff)
+		two = 0xffff;
+	return window < two ? window : two;
 }
 
 FNM_GLOBAL int fnm_splice_answer(struct xdp_md *ctx, struct fnm_context *c,
@@ -117,7 +127,7 @@ FNM_GLOBAL int fnm_splice_answer(struct xdp_md *ctx, struct fnm_context *c,
 		a.flags |= FNM_TCP_ECE;
 	a.ack = bpf_ntohl(th->seq) + 1;
 	a.seq = fnm_splice_make(c, p, &slot->tcp, &o, a.ack - 1);
-	a.window = fnm_first_window(b ? b->window : slot->tcp.window, mss);
+	a.window = fnm_first_window(b ? b->window : slot->tcp.window, mss, &o);
 	a.ttl = b ? b->ttl : slot->tcp.ttl;
 	fnm_splice_options(&a, &o, mss, tsval, p->syn.tsval,
 			   b && b->flags & FNM_TCP_WSCALE ? b->wscale : slot->tcp.wscale);
@@ -300,7 +310,7 @@ FNM_INLINE void fnm_splice_row(const struct fnm_context *c, const struct fnm_pac
 /* Data that fit behind the server's longer header, too. */
 FNM_INLINE __u32 fnm_held_most(const struct fnm_splice *f)
 {
-	__u32 most = f->mss - (f->flags & FNM_TCP_TIMESTAMPS ? 12 : 0);
+	__u32 most = f->mss - (f->flags & FNM_TCP_TIMESTAMPS ? FNM_TS_BYTES : 0);
 
 	return most < FNM_HELD_BYTES ? most : FNM_HELD_BYTES;
 }

@@ -29,6 +29,7 @@ from tests.support.packets import ACK, CWR, ECE, FIN, ICMP, ICMP6, RST, SYN, TCP
 
 Verdict = tuple[str, str, bytes | None]
 _U16: Final = 0xFFFF
+_LEAST_MSS: Final = 216
 _U32: Final = 0xFFFFFFFF
 _NS: Final = 1_000_000
 _NO_MSS: Final = {4: 536, 6: 1220}
@@ -198,9 +199,14 @@ class SpliceModel(Model):
             ack=packet.seq + 1,
             flags=SYN | ACK | (ECE if agreed.ecn else 0),
             # Two segments, as so many are kept until the server answers.
-            window=min(window, 2 * mss, _U16),
+            window=min(window, 2 * self._piece(agreed, mss), _U16),
             options=told.ljust(packet.header - 20, b"\0"),
         )
+
+    @staticmethod
+    def _piece(agreed: cookies.Agreed, mss: int) -> int:
+        """Return the data of a full segment of the client."""
+        return max(_LEAST_MSS, min(mss, agreed.mss)) - (12 if agreed.timestamps else 0)
 
     @staticmethod
     def _own_scale(tcp: Tcp, known: Backend | None) -> int:
