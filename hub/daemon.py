@@ -214,8 +214,10 @@ class HubDaemon:
 
     async def rotate_key(self, *, actor: str, reason: str) -> View:
         """Make a new key for agents."""
+        previous = self.key()["fingerprint"]
         view = await self._agents().rotate_key()
-        log.info("isn.key_rotated", key=view["fingerprint"], actor=actor, reason=reason)
+        key = view["fingerprint"]
+        log.info("isn.key_rotated", key=key, previous=previous, actor=actor, reason=reason)
         return view
 
     def _agents(self) -> IsnSync:

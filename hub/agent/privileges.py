@@ -12,12 +12,12 @@ from hub.errors import HubError
 
 CAP_NET_ADMIN: Final = 12
 
-_PR_SET_DUMPABLE: Final = 4
+PR_SET_DUMPABLE: Final = 4
+PR_CAP_AMBIENT: Final = 47
+CAPABILITY_VERSION: Final = 0x20080522
 _PR_SET_KEEPCAPS: Final = 8
 _PR_SET_NO_NEW_PRIVS: Final = 38
-_PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
-_CAPABILITY_VERSION: Final = 0x20080522
 _FILES: Final = 512
 
 
@@ -25,11 +25,15 @@ class PrivilegeError(HubError):
     """The process has not the privileges it needs, or cannot get rid of them."""
 
 
-class _Header(ctypes.Structure):
+class Header(ctypes.Structure):
+    """Whose capabilities are meant (struct __user_cap_header_struct)."""
+
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 
 
-class _Sets(ctypes.Structure):
+class Sets(ctypes.Structure):
+    """Half of them: two make a whole (struct __user_cap_data_struct)."""
+
     _fields_ = (
         ("effective", ctypes.c_uint32),
         ("permitted", ctypes.c_uint32),
@@ -68,14 +72,14 @@ def become(user: pwd.struct_passwd, keep: Collection[int] = ()) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         if keep:
-            _call(libc, "prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0)
+            call(libc, "prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0)
         os.setgroups([])
         os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
         os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-        _call(libc, "prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        call(libc, "prctl", PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
         _set_capabilities(libc, keep)
-        _call(libc, "prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        _call(libc, "prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
+        call(libc, "prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        call(libc, "prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         files = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
@@ -91,11 +95,12 @@ def become(user: pwd.struct_passwd, keep: Collection[int] = ()) -> None:
 
 def _set_capabilities(libc: ctypes.CDLL, keep: Collection[int]) -> None:
     bits = sum(1 << number for number in keep)
-    sets = (_Sets * 2)(_Sets(bits, bits, 0), _Sets(0, 0, 0))
-    _call(libc, "capset", ctypes.byref(_Header(_CAPABILITY_VERSION, 0)), sets)
+    sets = (Sets * 2)(Sets(bits, bits, 0), Sets(0, 0, 0))
+    call(libc, "capset", ctypes.byref(Header(CAPABILITY_VERSION, 0)), sets)
 
 
-def _call(libc: ctypes.CDLL, name: str, *arguments: object) -> None:
+def call(libc: ctypes.CDLL, name: str, *arguments: object) -> None:
+    """Call a function of `libc` that returns 0 when all is well; raises OSError."""
     # prctl is variadic and takes longs, which ctypes would not make of plain integers.
     longs = [ctypes.c_ulong(item) if isinstance(item, int) else item for item in arguments]
     if getattr(libc, name)(*longs):

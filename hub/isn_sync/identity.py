@@ -120,13 +120,7 @@ class Identity:
                     todo="give the new one to the agents that use the old one: fnm-hub key show",
                 )
             fresh = await asyncio.to_thread(_rotate, self._path)
-            before, self._previous, self._current = self._current, self._current, fresh
-        log.info(
-            "isn.key_rotated",
-            path=str(self._path),
-            fingerprint=fresh.fingerprint,
-            previous=before.fingerprint,
-        )
+            self._previous, self._current = self._current, fresh
 
     async def drop_previous(self) -> None:
         """Offer the previous key no more and remove it; nothing happens where there is none.

@@ -19,7 +19,7 @@ import structlog
 from hub.clock import Clock
 from hub.errors import RefusedError
 from hub.isn_sync.files import FileError, make_folder, read_guarded, write_whole
-from hub.isn_sync.identity import ALGORITHM, fingerprint
+from hub.isn_sync.identity import ALGORITHM
 from hub.isn_sync.inventory import Agent
 
 log = structlog.get_logger(__name__)
@@ -120,7 +120,6 @@ class Pins:
             line = f"{host_name(agent)} {_public(key)}"
             await asyncio.to_thread(_rewrite, self._path, host_name(agent), line)
             await self._look()
-        log.info("isn.trusted", agent=agent.name, fingerprint=fingerprint(key))
 
     async def forget(self, agent: Agent) -> None:
         """Trust no key for `agent` any more; nothing happens where none is.
@@ -135,7 +134,6 @@ class Pins:
                 return
             await asyncio.to_thread(_rewrite, self._path, host_name(agent), "")
             await self._look()
-        log.info("isn.forgotten", agent=agent.name)
 
     async def _look(self) -> None:
         # Looked at also when that fails: a broken file must not cost every agent a read.

@@ -10,6 +10,14 @@ from typing import Final
 
 import structlog
 
+from hub.agent.privileges import (
+    CAPABILITY_VERSION,
+    PR_CAP_AMBIENT,
+    PR_SET_DUMPABLE,
+    Header,
+    Sets,
+    call,
+)
 from hub.clock import Clock
 from hub.errors import HubError
 from hub.isn_sync.prober import Prober
@@ -17,22 +25,7 @@ from hub.isn_sync.prober import Prober
 log = structlog.get_logger(__name__)
 
 _CAP_NET_RAW: Final = 13
-_PR_SET_DUMPABLE: Final = 4
-_PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_LOWER: Final = 3
-_CAPABILITY_VERSION: Final = 0x20080522
-
-
-class _Header(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _Set(ctypes.Structure):
-    _fields_ = (
-        ("effective", ctypes.c_uint32),
-        ("permitted", ctypes.c_uint32),
-        ("inheritable", ctypes.c_uint32),
-    )
 
 
 @contextmanager
@@ -58,7 +51,7 @@ def probing(clock: Clock) -> Iterator[Prober | None]:
 def keep_memory_private() -> None:
     """Let this process leave no core file and be read by no debugger: it will hold secrets."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def give_up_raw() -> None:
@@ -66,13 +59,13 @@ def give_up_raw() -> None:
     if os.geteuid() == 0:
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    header, sets = _Header(_CAPABILITY_VERSION, 0), (_Set * 2)()
+    header, sets = Header(CAPABILITY_VERSION, 0), (Sets * 2)()
     keep = ~(1 << _CAP_NET_RAW)
-    if libc.capget(ctypes.byref(header), sets):
-        log.warning("isn.right_kept", why=os.strerror(ctypes.get_errno()))
-        return
-    for name, _ in _Set._fields_:
-        setattr(sets[0], name, getattr(sets[0], name) & keep)
-    lowered = libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_LOWER, _CAP_NET_RAW, 0, 0)
-    if lowered or libc.capset(ctypes.byref(header), sets):
-        log.warning("isn.right_kept", why=os.strerror(ctypes.get_errno()))
+    try:
+        call(libc, "capget", ctypes.byref(header), sets)
+        for name, _ in Sets._fields_:
+            setattr(sets[0], name, getattr(sets[0], name) & keep)
+        call(libc, "prctl", PR_CAP_AMBIENT, _PR_CAP_AMBIENT_LOWER, _CAP_NET_RAW, 0, 0)
+        call(libc, "capset", ctypes.byref(header), sets)
+    except OSError as error:
+        log.warning("isn.right_kept", why=error.strerror)

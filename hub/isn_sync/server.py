@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One protected server: polls its agent, probes its ports, makes it ready for cookies."""
+"""One protected server: polls its agent, has its ports probed, makes it ready for cookies."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +12,6 @@ import structlog
 from hub.clock import Clock, SystemClock
 from hub.engines.native.keys import Flow, Standing
 from hub.errors import HubError
-from hub.isn_sync.evidence import examine
 from hub.isn_sync.inventory import Agent
 from hub.isn_sync.known import Known
 from hub.isn_sync.lease import Lease
@@ -21,6 +20,7 @@ from hub.isn_sync.listeners import Listeners
 from hub.isn_sync.lists import skew_of
 from hub.isn_sync.prober import Prober
 from hub.isn_sync.report import parse_report
+from hub.isn_sync.rounds import Rounds
 from hub.isn_sync.settings import IsnSync as IsnConfig
 from hub.isn_sync.standing import Address
 from hub.metrics import Metrics
@@ -34,10 +34,8 @@ LINGER: Final = 10.0
 """Seconds that it stays ready after the last mitigation: handshakes are under way."""
 _JITTER: Final = 0.15
 _REFUSED_WAIT: Final = 60.0
-_FAST_PROBE: Final = 5.0
 MOST_PORTS: Final = 256
 """Ports of one address that are probed in one round."""
-_AT_ONCE: Final = 16
 _POLLS_AT_ONCE: Final = 64
 _MODE_ALWAYS: Final = 2
 
@@ -91,7 +89,17 @@ class Server:
         self.lease = Lease(link, parts.clock, self._log)
         self._idle_since = parts.clock.monotonic()
         self._listeners = Listeners(agent, link, parts.clock)
-        self._polling, self._probing = asyncio.Lock(), asyncio.Lock()
+        self._rounds = Rounds(
+            parts.prober,
+            parts.clock,
+            parts.metrics,
+            known=self.known,
+            standings=self.standings,
+            ports_of=self.ports,
+            changed=parts.changed,
+            log=self._log,
+        )
+        self._polling = asyncio.Lock()
         self._poll_now, self._probe_now = asyncio.Event(), asyncio.Event()
 
     # ---- life ---------------------------------------------------------------------------
@@ -111,7 +119,9 @@ class Server:
         while True:
             self._probe_now.clear()
             await self._guarded(self._probe_everything)
-            await self._pause(self._probe_now, self._next_probe())
+            await self._pause(
+                self._probe_now, self._rounds.pause(self._parts.config.probe_interval)
+            )
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """Let a defect cost one round of one agent, not the hub."""
@@ -129,8 +139,8 @@ class Server:
 
     async def _probe_everything(self) -> None:
         for address in self.standings:
-            await self._probe_all(address)
-            if self._doubtful(address):
+            await self._rounds.probe(address)
+            if self._rounds.doubtful(address):
                 await self._ask_again(address)
 
     def hurry(self) -> None:
@@ -219,10 +229,7 @@ class Server:
 
     def judge(self) -> None:
         """Let silence count."""
-        clock = self._parts.clock
-        for address, standing in self.standings.items():
-            if standing.judge(clock.monotonic(), clock.time()):
-                self._say_standing(address)
+        self._rounds.judge()
 
     def release(self, mitigation_id: str) -> None:
         """Note that a mitigation is over."""
@@ -311,84 +318,17 @@ class Server:
     # ---- probes -------------------------------------------------------------------------
 
     async def _prove(self, address: IPAddress) -> None:
-        await self._probe_all(address)
+        await self._rounds.probe(address)
         if self.standings[address].state == "proven" or not self.standings[address].ports:
             return
         # A secret that was never used before is there only now; a changed one is fetched.
         await self._ask_again(address)
 
-    def _doubtful(self, address: IPAddress) -> bool:
-        standing = self.standings[address]
-        fresh = any(port.misses == 1 for port in standing.ports.values())
-        return fresh and standing.wanted_at is not None and standing.state != "left"
-
     async def _ask_again(self, address: IPAddress) -> None:
         """Let no second mismatch count before the agent was asked for the keys of now."""
         await self.poll()
         await self._engage()
-        await self._probe_all(address)
-
-    async def _probe_all(self, address: IPAddress) -> None:
-        async with self._probing:
-            await self._probe_round(address)
-
-    async def _probe_round(self, address: IPAddress) -> None:
-        standing = self.standings[address]
-        standing.expect(self.ports(address))
-        room = asyncio.Semaphore(_AT_ONCE)
-
-        async def one(port: int) -> None:
-            async with room:
-                await self._probe(address, port)
-
-        await asyncio.gather(*(one(port) for port in standing.ports))
-        clock = self._parts.clock
-        if standing.judge(clock.monotonic(), clock.time()):
-            self._say_standing(address)
-
-    async def _probe(self, address: IPAddress, port: int) -> None:
-        prober, clock, report = self._parts.prober, self._parts.clock, self.known.report
-        if prober is None or report is None:
-            return
-        try:
-            exchange = await prober.probe(address, port)
-        except HubError as error:
-            self._log.debug("isn.not_probed", address=str(address), port=port, why=str(error))
-            return
-        if report is not self.known.report:
-            return  # the server's keys were read anew meanwhile
-        finding = examine(
-            report,
-            exchange,
-            cookie_ms=self.known.cookie_ms(exchange.received),
-            timestamp_ms=self.known.timestamp_ms(exchange.received),
-        )
-        self._parts.metrics.probes.labels(finding.verdict).inc()
-        for jump in self.known.take_finding(finding, (address, port), exchange.received):
-            self._log.warning(
-                "isn.clock_wrong",
-                ms=jump.ms,
-                todo="the server's own SYN-ACK is believed; see to NTP on both machines",
-            )
-        standing = self.standings[address]
-        if standing.note(port, finding, clock.monotonic(), clock.time()):
-            self._say_standing(address)
-
-    def _say_standing(self, address: IPAddress) -> None:
-        standing = self.standings[address]
-        fields = {"address": str(address), "why": standing.why}
-        if standing.state == "left":
-            self._parts.metrics.isn_left.inc()
-            todo = "what is in force falls back as its rule says; see fnm-hub agents"
-            self._log.error("isn.left", **fields, todo=todo)
-        elif standing.state == "proven":
-            self._log.info("isn.proven", **fields)
-        self._parts.changed()
-
-    def _next_probe(self) -> float:
-        wanted = [one for one in self.standings.values() if one.wanted_at is not None]
-        usual = self._parts.config.probe_interval
-        return usual if all(one.state == "proven" for one in wanted) else min(_FAST_PROBE, usual)
+        await self._rounds.probe(address)
 
     async def _pause(self, event: asyncio.Event, seconds: float) -> None:
         jittered = seconds * self._parts.random.uniform(1 - _JITTER, 1 + _JITTER)
