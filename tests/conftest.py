@@ -6,8 +6,16 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from tests.support.beside import MARK
+from tests.support.beside import folder as folder  # noqa: PLC0414 - a fixture
+from tests.support.beside import pytest_pyfunc_call as pytest_pyfunc_call  # noqa: PLC0414
 from tests.support.guest_fixtures import protected as protected  # noqa: PLC0414 - a fixture
 from tests.support.guest_fixtures import protected_old as protected_old  # noqa: PLC0414
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make our mark known."""
+    config.addinivalue_line("markers", f"{MARK}: waits beside the others with this mark")
 
 
 @pytest.fixture(autouse=True)

@@ -190,17 +190,6 @@ def test_noise_when_sent_then_each_connection_ends(agent: Agent) -> None:
     assert still == []
 
 
-def test_silence_when_kept_then_the_connection_ends_after_the_login_time(agent: Agent) -> None:
-    """A client that says nothing, or half of something, keeps its place for ten seconds."""
-    made = strangers(agent, 3, 20)
-    send(made[1], b"SSH-2.0-")
-    send(made[2], b"SSH-2.0-x\r\n")
-    began = SystemClock().monotonic()
-    assert all(ended(one, 15) for one in made)
-    close(made)
-    assert 8 < SystemClock().monotonic() - began < 14
-
-
 def test_flood_when_from_many_sources_then_the_hub_gets_in(
     agent: Agent, key: asyncssh.SSHKey
 ) -> None:
@@ -246,16 +235,32 @@ async def test_keys_when_tried_without_end_then_the_connection_ends(agent: Agent
     assert any(one["why"] == "tries too many keys" for one in refused)
 
 
-async def test_sessions_when_opened_without_end_then_eight_are_open(
-    agent: Agent, key: asyncssh.SSHKey
-) -> None:
-    """A connection has eight channels at once; ones without a request do not stay."""
+def silence(agent: Agent) -> None:
+    """Say nothing, or half of something: the place is kept for ten seconds."""
+    made = strangers(agent, 3, 20)
+    send(made[1], b"SSH-2.0-")
+    send(made[2], b"SSH-2.0-x\r\n")
+    began = SystemClock().monotonic()
+    assert all(ended(one, 15) for one in made)
+    close(made)
+    assert 8 < SystemClock().monotonic() - began < 14
+
+
+async def idle_sessions(agent: Agent, key: asyncssh.SSHKey) -> None:
+    """Open channels without end: eight are had at once, and do not stay without a request."""
     async with await agent.connect(key) as hub:
         opened = [_open_idle(hub) for _ in range(60)]
         done = await asyncio.gather(*opened, return_exceptions=True)
         assert sum(isinstance(one, asyncssh.ChannelOpenError) for one in done) == 60 - 8
         await SystemClock().sleep(Limits().idle_s + 1)
         assert (await ask(hub, "get"))[0] == 0
+
+
+async def test_time_when_wasted_then_silent_connections_and_idle_sessions_end(
+    agent: Agent, key: asyncssh.SSHKey
+) -> None:
+    """Clients that do not log in lose their place in ten seconds, and hubs idle channels."""
+    await asyncio.gather(asyncio.to_thread(silence, agent), idle_sessions(agent, key))
 
 
 async def test_input_when_endless_then_the_connection_ends(

@@ -44,22 +44,24 @@ def test_event_when_handed_over_twice_then_one_event(hub: HubProcess) -> None:
     assert len(hub.get("/v1/events")["items"]) == 1
 
 
-def test_accepted_event_when_hub_is_killed_then_still_acted_on(hub: HubProcess) -> None:
+@pytest.mark.beside
+def test_accepted_event_when_hub_is_killed_then_still_acted_on(folder: Path) -> None:
     """P1: whatever was answered with 202 is there after kill -9, wherever it stood."""
-    numbers: list[int] = []
-    for index in range(12):
-        target = f"192.0.2.{100 + index}"
-        status, answer = hub.send("ban", target)
-        assert status == 202
-        numbers.append(answer["event"])
-        pause(0.004 * (index % 5))
-        hub.kill()
-        hub.start()
-    until("all active", lambda: len(hub.active()) == 12)
-    stored = {event["number"] for event in hub.get("/v1/events?limit=100")["items"]}
-    assert set(numbers) <= stored
-    kernel = " ".join(hub.kernel())
-    assert all(f"192.0.2.{100 + index}" in kernel for index in range(12))
+    with HubProcess(folder) as hub:
+        numbers: list[int] = []
+        for index in range(12):
+            target = f"192.0.2.{100 + index}"
+            status, answer = hub.send("ban", target)
+            assert status == 202
+            numbers.append(answer["event"])
+            pause(0.004 * (index % 5))
+            hub.kill()
+            hub.start()
+        until("all active", lambda: len(hub.active()) == 12)
+        stored = {event["number"] for event in hub.get("/v1/events?limit=100")["items"]}
+        assert set(numbers) <= stored
+        kernel = " ".join(hub.kernel())
+        assert all(f"192.0.2.{100 + index}" in kernel for index in range(12))
 
 
 def test_release_when_hub_is_killed_in_between_then_finished_at_start(hub: HubProcess) -> None:
@@ -74,9 +76,10 @@ def test_release_when_hub_is_killed_in_between_then_finished_at_start(hub: HubPr
     until("nothing in the ledger", lambda: not hub.mitigations())
 
 
-def test_deadline_when_hub_is_dead_then_kernel_lets_go(tmp_path: Path) -> None:
+@pytest.mark.beside
+def test_deadline_when_hub_is_dead_then_kernel_lets_go(folder: Path) -> None:
     """P2: with the hub dead nothing outlives its deadline by more than five seconds."""
-    with HubProcess(tmp_path, ttl="3s") as hub:
+    with HubProcess(folder, ttl="3s") as hub:
         hub.send("ban")
         until("active", hub.active)
         hub.kill()
@@ -84,9 +87,10 @@ def test_deadline_when_hub_is_dead_then_kernel_lets_go(tmp_path: Path) -> None:
         until("the kernel let go", lambda: not hub.kernel(), seconds=8)
 
 
-def test_deadline_when_unban_never_comes_then_released(tmp_path: Path) -> None:
+@pytest.mark.beside
+def test_deadline_when_unban_never_comes_then_released(folder: Path) -> None:
     """P2 with the hub alive: the deadline ends protection, and the log says so."""
-    with HubProcess(tmp_path, ttl="3s") as hub:
+    with HubProcess(folder, ttl="3s") as hub:
         hub.send("ban")
         until("active", hub.active)
         until("released", lambda: not hub.mitigations(), seconds=8)
@@ -127,20 +131,22 @@ def test_caps_when_a_burst_arrives_in_parallel_then_they_hold(tmp_path: Path) ->
         assert hub.logged("guard.cap_near")
 
 
-def test_ban_when_repeated_by_two_detectors_then_in_the_kernel_once(hub: HubProcess) -> None:
+@pytest.mark.beside
+def test_ban_when_repeated_by_two_detectors_then_in_the_kernel_once(folder: Path) -> None:
     """P5 and holders: two detectors, one countermeasure, off when the last lets go."""
-    hub.send("ban", detector="fnm1")
-    until("active", hub.active)
-    first = hub.kernel()
-    hub.send("ban", detector="fnm2")
-    hub.send("ban", detector="fnm1")
-    until("three events", lambda: len(hub.logged("event.processed")) == 3)
-    assert len(hub.kernel()) == len(first)
-    hub.send("unban", detector="fnm1")
-    pause(2.5)
-    assert len(hub.active()) == 1
-    hub.send("unban", detector="fnm2")
-    until("off", lambda: not hub.kernel())
+    with HubProcess(folder) as hub:
+        hub.send("ban", detector="fnm1")
+        until("active", hub.active)
+        first = hub.kernel()
+        hub.send("ban", detector="fnm2")
+        hub.send("ban", detector="fnm1")
+        until("three events", lambda: len(hub.logged("event.processed")) == 3)
+        assert len(hub.kernel()) == len(first)
+        hub.send("unban", detector="fnm1")
+        pause(2.5)
+        assert len(hub.active()) == 1
+        hub.send("unban", detector="fnm2")
+        until("off", lambda: not hub.kernel())
 
 
 def test_reload_when_rules_are_wrong_then_nothing_changes(hub: HubProcess) -> None:
@@ -231,37 +237,39 @@ def test_explanation_when_only_the_audit_record_is_left_then_complete(hub: HubPr
     assert decision["event"] == 1
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize("damage", ["header", "middle", "empty-wal", "no-database"])
 def test_store_when_corrupted_then_protection_stays_and_it_says_so(
-    hub: HubProcess, damage: str
+    folder: Path, damage: str
 ) -> None:
     """P9: moved aside, engines stay as they are, and status, log and warnings say it."""
-    hub.send("ban")
-    until("active", hub.active)
-    before = hub.kernel()
-    hub.kill()
-    data = bytearray(hub.store.read_bytes())
-    for extra in ("-wal", "-shm"):
-        hub.store.with_name(hub.store.name + extra).unlink(missing_ok=True)
-    if damage == "header":
-        data[:64] = b"\xff" * 64
-    elif damage == "middle":
-        data[4096:] = b"\xa5" * (len(data) - 4096)
-    elif damage == "empty-wal":
-        data = data[:1000]
-    else:
-        data = bytearray(b"not a database at all\n" * 1000)
-    hub.store.write_bytes(bytes(data))
-    hub.start()
-    assert len(hub.kernel()) == len(before)
-    status = hub.get("/v1/status")
-    assert status["store"]["recovered_from"]
-    assert hub.logged("store.recovered")
-    pause(3.0)
-    assert len(hub.kernel()) == len(before)
-    orphans = hub.logged("store.orphans_kept")[0]["mitigations"]
-    assert hub.post(f"/v1/mitigations/{orphans[0]}/release", reason="test")[0] == 200
-    until("released by hand", lambda: not hub.kernel())
+    with HubProcess(folder) as hub:
+        hub.send("ban")
+        until("active", hub.active)
+        before = hub.kernel()
+        hub.kill()
+        data = bytearray(hub.store.read_bytes())
+        for extra in ("-wal", "-shm"):
+            hub.store.with_name(hub.store.name + extra).unlink(missing_ok=True)
+        if damage == "header":
+            data[:64] = b"\xff" * 64
+        elif damage == "middle":
+            data[4096:] = b"\xa5" * (len(data) - 4096)
+        elif damage == "empty-wal":
+            data = data[:1000]
+        else:
+            data = bytearray(b"not a database at all\n" * 1000)
+        hub.store.write_bytes(bytes(data))
+        hub.start()
+        assert len(hub.kernel()) == len(before)
+        status = hub.get("/v1/status")
+        assert status["store"]["recovered_from"]
+        assert hub.logged("store.recovered")
+        pause(3.0)
+        assert len(hub.kernel()) == len(before)
+        orphans = hub.logged("store.orphans_kept")[0]["mitigations"]
+        assert hub.post(f"/v1/mitigations/{orphans[0]}/release", reason="test")[0] == 200
+        until("released by hand", lambda: not hub.kernel())
 
 
 def test_store_when_disk_is_full_then_events_are_kept_by_the_sender(tmp_path: Path) -> None:
@@ -290,21 +298,23 @@ def test_store_when_disk_is_full_then_events_are_kept_by_the_sender(tmp_path: Pa
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_burst_when_ten_thousand_are_spooled_then_none_is_lost(hub: HubProcess) -> None:
+@pytest.mark.beside
+def test_burst_when_ten_thousand_are_spooled_then_none_is_lost(folder: Path) -> None:
     """A burst that arrived while the hub was down is taken in completely, in order."""
-    hub.kill()
-    fill_spool(hub.folder / "spool", 10_000)
-    hub.start()
-    until(
-        "all accepted",
-        lambda: (
-            hub.get("/v1/status")["spool"]["waiting"] == 0
-            and not list((hub.folder / "spool").glob("*.json"))
-        ),
-        seconds=90,
-    )
-    until("all taken in", lambda: hub.get("/v1/status")["counts"]["events"]["pending"] == 0, 60)
-    assert hub.get("/v1/events?limit=1")["items"][0]["number"] == 10_000
+    with HubProcess(folder) as hub:
+        hub.kill()
+        fill_spool(hub.folder / "spool", 10_000)
+        hub.start()
+        until(
+            "all accepted",
+            lambda: (
+                hub.get("/v1/status")["spool"]["waiting"] == 0
+                and not list((hub.folder / "spool").glob("*.json"))
+            ),
+            seconds=90,
+        )
+        until("all taken in", lambda: hub.get("/v1/status")["counts"]["events"]["pending"] == 0, 60)
+        assert hub.get("/v1/events?limit=1")["items"][0]["number"] == 10_000
 
 
 def test_kernel_when_flushed_by_somebody_then_reapplied(hub: HubProcess) -> None:
@@ -407,48 +417,53 @@ def fill(filler: Path) -> None:
             pass
 
 
+@pytest.mark.beside
 def test_row_when_its_document_is_damaged_then_hub_starts_and_kernel_keeps_it(
-    hub: HubProcess,
+    folder: Path,
 ) -> None:
     """P9 for damage that SQLite cannot see: the row is skipped, what it protects stays."""
-    hub.send("ban")
-    until("active", hub.active)
-    hub.kill()
-    with sqlite3.connect(hub.store) as database:
-        database.execute("UPDATE mitigations SET doc = 'no json at all'")
-    database.close()
-    hub.start()
-    pause(2.5)
-    assert hub.kernel() != []
-    assert hub.logged("store.row_unreadable")
+    with HubProcess(folder) as hub:
+        hub.send("ban")
+        until("active", hub.active)
+        hub.kill()
+        with sqlite3.connect(hub.store) as database:
+            database.execute("UPDATE mitigations SET doc = 'no json at all'")
+        database.close()
+        hub.start()
+        pause(2.5)
+        assert hub.kernel() != []
+        assert hub.logged("store.row_unreadable")
 
 
+@pytest.mark.beside
 def test_journal_when_it_is_gone_and_the_start_is_interrupted_then_protection_stays(
-    hub: HubProcess,
+    folder: Path,
 ) -> None:
     """P9: whatever made the journal a new one, nothing in force is withdrawn for it."""
-    hub.send("ban")
-    until("active", hub.active)
-    hub.kill()
-    for path in hub.folder.glob("journal.sqlite3*"):
-        path.unlink()
-    for delay in (0.35, 0.5):
-        hub.spawn()
-        pause(delay)
+    with HubProcess(folder) as hub:
+        hub.send("ban")
+        until("active", hub.active)
         hub.kill()
-    hub.start()
-    pause(2.5)
-    assert hub.kernel() != []
-    assert not hub.logged("reconcile.withdrawn")
+        for path in hub.folder.glob("journal.sqlite3*"):
+            path.unlink()
+        for delay in (0.35, 0.5):
+            hub.spawn()
+            pause(delay)
+            hub.kill()
+        hub.start()
+        pause(2.5)
+        assert hub.kernel() != []
+        assert not hub.logged("reconcile.withdrawn")
 
 
-def test_disk_when_full_at_the_end_of_protection_then_the_hub_lives(tmp_path: Path) -> None:
+@pytest.mark.beside
+def test_disk_when_full_at_the_end_of_protection_then_the_hub_lives(folder: Path) -> None:
     """Taking back the last SYN proxy restores a setting; a full disk must not make that fatal."""
-    disk = tmp_path / "disk"
+    disk = folder / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=True)
     try:
-        with HubProcess(tmp_path, ttl="4s", store=disk / "journal.sqlite3") as hub:
+        with HubProcess(folder, ttl="4s", store=disk / "journal.sqlite3") as hub:
             hub.send("ban")
             until("active", hub.active)
             fill(disk / "filler")

@@ -6,6 +6,8 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.hub_process import HubProcess, pause, until
 from tests.support.netns import inside
 
@@ -27,11 +29,12 @@ def spray(namespace: str, seconds: float) -> None:
     inside(namespace, send)
 
 
+@pytest.mark.beside
 def test_flood_when_it_outlasts_the_ttl_then_protection_goes_on_and_ends_with_it(
-    tmp_path: Path,
+    folder: Path,
 ) -> None:
     """The engine's own counts renew the deadline; when they stop, the deadline ends it."""
-    with HubProcess(tmp_path, ttl="6s") as hub:
+    with HubProcess(folder, ttl="6s") as hub:
         hub.ip("addr", "add", "192.0.2.10/32", "dev", "lo")
         hub.send("ban", udp=True, pps=FLOOD)
         until("active", hub.active)

@@ -18,7 +18,6 @@ from hub.isn_sync.link import CommandError, DeniedError, HostKeyError, Link, Rep
 from hub.isn_sync.pins import Pins
 from tests.support.ssh import (
     GET,
-    SSHD,
     Process,
     Server,
     agent_at,
@@ -499,7 +498,6 @@ esac
 """
 
 
-@pytest.mark.skipif(not SSHD.exists(), reason="openssh-server is not installed")
 async def test_openssh_when_set_up_as_mitigator_s_agent_then_it_works(
     hub: Hub, tmp_path: Path
 ) -> None:

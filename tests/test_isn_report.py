@@ -23,16 +23,14 @@ def made_up(name: str, size: int) -> bytes:
 
 COOKIE, COOKIE6 = made_up("cookie", 32), made_up("cookie6", 32)
 NET, TS = made_up("net", 16), made_up("ts", 16)
-OURS = Report(
+FULL = Report(kind="isn_sync", source="", cookie=COOKIE, cookie6=COOKIE6, net=NET, ts=TS)
+OURS = replace(
+    FULL,
     kind="fnm-agent",
     version="0.1.0",
     source="kcore",
     release="6.1.0-56-cloud-amd64",
     boot_id="0f8b3f7e-5f0e-4f7b-9d0c-3c1f6f1f2a11",
-    cookie=COOKIE,
-    cookie6=COOKIE6,
-    net=NET,
-    ts=TS,
     cookie_clock="jiffies",
     jiffies=4295012345,
     hz=250,
@@ -48,14 +46,11 @@ OURS = Report(
     engaged_s=170.0,
 )
 SETTINGS = {"ecn": 2, "sack": 1, "timestamps": 1, "window_scaling": 1}
-MODULE = Report(
+MODULE = replace(
+    FULL,
     kind="isn_sync",
     version="26.04",
     source="isn_sync",
-    cookie=COOKIE,
-    cookie6=COOKIE6,
-    net=NET,
-    ts=TS,
     cookie_clock="utc",
     utc_ms=1764140000000,
     utc_step_ms=1000,

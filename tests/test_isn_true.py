@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scripts.lab.guest_server import BULK, ECHO, FILLER, GREETER, INFO, NARROW
 from tests.support.guest import Known, Protected, ask_known
-from tests.support.isn import TARGETS, Shield, shielded
+from tests.support.isn import TARGETS, Shield, protecting, shielded
 from tests.support.netns import CLIENT, SYN, spoofed, tcp_packet
 from tests.support.stack_talk import BANNER
 
@@ -36,18 +36,23 @@ async def agreements(shield: Shield) -> dict[tuple[str, int], list[dict[str, obj
     return found
 
 
+async def with_itself(shield: Shield) -> dict[tuple[str, int], list[dict[str, object]]]:
+    """Return what is agreed on with the server's own cookies, once its agent answers."""
+    await shield.ready()
+    await shield.protected.sysctl("net.ipv4.tcp_syncookies", 2)
+    found = await agreements(shield)
+    await shield.protected.sysctl("net.ipv4.tcp_syncookies", 1)
+    return found
+
+
 async def test_connection_when_protected_then_agreed_on_as_with_the_server_itself(
     protected: Protected, tmp_path: Path
 ) -> None:
     """Both ends believe the same as after a handshake with the server's own cookies."""
     async with shielded(protected, tmp_path, ports=LIKE) as shield:
-        await shield.ready()
-        await protected.sysctl("net.ipv4.tcp_syncookies", 2)
-        direct = await agreements(shield)
-        await protected.sysctl("net.ipv4.tcp_syncookies", 1)
+        direct = await with_itself(shield)
         plain = await agreements(shield)
-        await shield.ban()
-        await shield.in_force()
+        await shield.protect()
         through = await agreements(shield)
         counts = await shield.daemon.in_force()
     assert through == direct
@@ -99,10 +104,7 @@ async def test_connections_when_of_every_kind_and_under_a_flood_then_all_are_who
     protected: Protected, tmp_path: Path
 ) -> None:
     """A hundred clients among thousands of invented SYNs, none of which reaches the server."""
-    async with shielded(protected, tmp_path) as shield:
-        await shield.ready()
-        await shield.ban()
-        await shield.in_force()
+    async with protecting(protected, tmp_path) as shield:
         before = await shield.netstat()
         floods = [
             (tcp_packet(source, target, 1024 + n % 60000, ECHO, SYN) for n, source in sources)
@@ -131,10 +133,7 @@ async def test_secrets_when_in_use_then_nowhere_to_be_read(
     protected: Protected, tmp_path: Path
 ) -> None:
     """Not in a log, an answer, a metric, the journal, a command line or an environment."""
-    async with shielded(protected, tmp_path) as shield:
-        await shield.ready()
-        await shield.ban()
-        await shield.in_force()
+    async with protecting(protected, tmp_path) as shield:
         await shield.serves()
         answer = (await shield.agent.ask("get")).fields()
         secrets = [value for name, value in answer.items() if name.endswith("secret")]
@@ -160,11 +159,7 @@ async def test_old_kernel_when_protected_then_by_its_own_scheme_of_timestamps(
 ) -> None:
     """The offset by pair of hosts, which the probe finds by itself."""
     async with shielded(protected_old, tmp_path, ports=LIKE) as shield:
-        await shield.ready()
-        await protected_old.sysctl("net.ipv4.tcp_syncookies", 2)
-        direct = await agreements(shield)
-        await protected_old.sysctl("net.ipv4.tcp_syncookies", 1)
-        await shield.ban()
-        await shield.in_force()
+        direct = await with_itself(shield)
+        await shield.protect()
         assert (await shield.aside(shield.hub.agent))["timestamp_scheme"] == "host"
         assert await agreements(shield) == direct

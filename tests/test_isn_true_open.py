@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support.guest import Protected
-from tests.support.isn import Shield, shielded
+from tests.support.isn import Shield, protecting, shielded
 from tests.support.stack_talk import Server
 from tests.support.stack_traffic import Traffic, talking
 
@@ -35,8 +35,7 @@ async def test_protection_when_on_and_off_under_open_connections_then_none_is_lo
         await protected.sysctl("net.ipv4.tcp_syncookies", 0)
         await shield.ready()
         async with traffic_through(shield) as traffic:
-            await shield.ban()
-            await shield.in_force()
+            await shield.protect()
             assert await shield.syncookies() == "2"
             await traffic.rounds()
             for family in (4, 6):
@@ -58,38 +57,34 @@ async def test_programs_when_killed_then_open_connections_live_and_new_ones_come
     protected: Protected, tmp_path: Path
 ) -> None:
     """The hub, the engine's daemon and the agent, one after the other, and then all of them."""
-    async with shielded(protected, tmp_path) as shield:
-        await shield.ready()
-        await shield.ban()
+    async with protecting(protected, tmp_path) as shield, traffic_through(shield) as traffic:
+        await shield.aside(shield.hub.kill)
+        await shield.serves()
+        await traffic.rounds()
+        await shield.aside(shield.hub.start)
+        await shield.until("proven again", lambda: shield.hub.standing() == "proven")
+        assert await shield.mode() == "isn-sync"
+        await shield.serves()
+
+        await shield.aside(shield.daemon.kill)
+        await shield.serves()
+        await shield.aside(shield.daemon.start)
         await shield.in_force()
-        async with traffic_through(shield) as traffic:
-            await shield.aside(shield.hub.kill)
-            await shield.serves()
-            await traffic.rounds()
-            await shield.aside(shield.hub.start)
-            await shield.until("proven again", lambda: shield.hub.standing() == "proven")
-            assert await shield.mode() == "isn-sync"
-            await shield.serves()
+        await shield.serves()
 
-            await shield.aside(shield.daemon.kill)
-            await shield.serves()
-            await shield.aside(shield.daemon.start)
-            await shield.in_force()
-            await shield.serves()
+        await shield.agent.stop(signal.SIGKILL)
+        away = {"unreachable"}
+        await shield.until("the agent is away", lambda: shield.hub.agent()["state"] in away)
+        assert await shield.syncookies() == "2"
+        await shield.serves()
+        await shield.agent.start()
+        await shield.ready()
+        assert await shield.syncookies() == "2"
+        assert await shield.aside(shield.hub.logged, "isn.left") == []
 
-            await shield.agent.stop(signal.SIGKILL)
-            away = {"unreachable"}
-            await shield.until("the agent is away", lambda: shield.hub.agent()["state"] in away)
-            assert await shield.syncookies() == "2"
-            await shield.serves()
-            await shield.agent.start()
-            await shield.ready()
-            assert await shield.syncookies() == "2"
-            assert await shield.aside(shield.hub.logged, "isn.left") == []
-
-            await shield.aside(shield.hub.kill)
-            await shield.aside(shield.daemon.kill)
-            await shield.agent.stop(signal.SIGKILL)
-            assert traffic.lost == []
-            await traffic.rounds()
-            await shield.serves()
+        await shield.aside(shield.hub.kill)
+        await shield.aside(shield.daemon.kill)
+        await shield.agent.stop(signal.SIGKILL)
+        assert traffic.lost == []
+        await traffic.rounds()
+        await shield.serves()

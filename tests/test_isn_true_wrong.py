@@ -1,26 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes wrong with a protected server, and what ISN sync makes of it by itself."""
 
+import asyncio
 from pathlib import Path
 
 from scripts.lab.guest_image import VENV_PYTHON
 from tests.support.guest import Protected
-from tests.support.isn import Shield, shielded
+from tests.support.isn import protecting, shielded
 
 FOLDER = "/tmp/proc"  # noqa: S108 - of the guest
 RECORDED = ("--proc", FOLDER)
+WRONG = f"{FOLDER}/wrong"
 
 
 LIAR = """
 import os, sys, time
 from pathlib import Path
 from hub.agent.kernel.sources import open_sources
-kernel, folder, minutes, wrong = open_sources(Path("/proc")), *sys.argv[1:]
+kernel, folder, minutes = open_sources(Path("/proc")), *sys.argv[1:]
 file = os.open(folder + "/tcp_secrets", os.O_RDWR | os.O_CREAT, 0o600)
 while True:
     read = kernel.read()
     cookie, net = read.syncookie.hex(), read.net.hex()
-    if wrong == "wrong":
+    if os.path.exists(folder + "/wrong"):
         cookie, net = cookie[::-1], net[::-1]
     jiffies = read.jiffies + int(minutes) * 60 * read.hz
     clocks = (f"uptime_ms {read.timestamp_ms:012d}", f"jiffies {jiffies:012d}")
@@ -32,23 +34,23 @@ while True:
 """
 
 
-async def lie(shield: Shield, *, ahead_min: int = 0, wrong: bool = False) -> None:
-    """Let an agent that is started with RECORDED tell the guest's keys, or others, and a time."""
-    await shield.protected.run("mkdir", "-p", FOLDER)
-    await shield.protected.run("ln", "-sfn", "/proc/sys", f"{FOLDER}/sys")
-    words = (FOLDER, str(ahead_min), "wrong" if wrong else "right")
-    liar = await shield.protected.start("liar", VENV_PYTHON, "-c", LIAR, *words)
-    await shield.aside(liar.expect, "told")
+async def lie(protected: Protected, *, ahead_min: int = 0) -> None:
+    """Let an agent that is started with RECORDED tell the guest's keys and a time of our own.
+
+    While there is the file WRONG, the keys are others.
+    """
+    await protected.run("mkdir", "-p", FOLDER)
+    await protected.run("ln", "-sfn", "/proc/sys", f"{FOLDER}/sys")
+    words = (FOLDER, str(ahead_min))
+    liar = await protected.start("liar", VENV_PYTHON, "-c", LIAR, *words)
+    await asyncio.to_thread(liar.expect, "told")
 
 
 async def test_server_when_it_starts_anew_under_attack_then_protected_again_by_itself(
     protected: Protected, tmp_path: Path
 ) -> None:
     """Other secrets, other clocks, and nobody who could be asked."""
-    async with shielded(protected, tmp_path) as shield:
-        await shield.ready()
-        await shield.ban()
-        await shield.in_force()
+    async with protecting(protected, tmp_path) as shield:
         await shield.serves()
         await protected.run("sync")  # the reset is like a power cut
         await protected.reboot()
@@ -65,10 +67,7 @@ async def test_setting_when_somebody_changes_it_then_made_ready_again(
     protected: Protected, tmp_path: Path
 ) -> None:
     """A configuration tool that puts `tcp_syncookies` back to its own value."""
-    async with shielded(protected, tmp_path) as shield:
-        await shield.ready()
-        await shield.ban()
-        await shield.in_force()
+    async with protecting(protected, tmp_path) as shield:
         await protected.sysctl("net.ipv4.tcp_syncookies", 1)
         await shield.until("set again", lambda: shield.hub.agent()["syncookies"] == 2)
         await shield.in_force()
@@ -79,20 +78,19 @@ async def test_secrets_when_wrong_then_left_for_the_fallback_and_back_when_right
     protected: Protected, tmp_path: Path
 ) -> None:
     """An agent that lies brings nobody into ISN sync, and does not keep it in."""
-    async with shielded(protected, tmp_path) as shield:
-        await shield.ready()
-        await shield.ban(4)
-        await shield.in_force("isn-sync", 4)
-        await lie(shield, wrong=True)
-        await shield.agent.stop()
-        await shield.agent.start(*RECORDED)
+    await protected.sysctl("net.ipv4.tcp_syncookies", 2)
+    await protected.prime()  # so that the secrets are in use
+    await protected.sysctl("net.ipv4.tcp_syncookies", 1)
+    await lie(protected)
+    async with protecting(protected, tmp_path, 4, agent=RECORDED) as shield:
+        await protected.put(WRONG, b"")
         await shield.until("left", lambda: shield.hub.standing() in {"left", "returning"})
-        await shield.in_force("reset", 4)
+        await shield.in_force("splice", 4)
+        await shield.serves(4)
         assert await shield.aside(shield.hub.logged, "isn.left")
         why = (await shield.aside(shield.hub.agent))["addresses"][0]["why"]
         assert "no cookie of these secrets" in why
-        await shield.agent.stop()
-        await shield.agent.start()
+        await protected.run("rm", WRONG)
         await shield.in_force("isn-sync", 4, seconds=30)
         await shield.serves(4)
 
@@ -105,7 +103,7 @@ async def test_clock_when_the_agents_is_wrong_by_minutes_then_the_servers_own_is
         await shield.ready()
         await protected.sysctl("net.ipv4.tcp_syncookies", 2)
         await shield.serves()  # so that the secrets are in use
-        await lie(shield, ahead_min=5)
+        await lie(protected, ahead_min=5)
         await shield.agent.stop()
         await shield.agent.start(*RECORDED)
         await shield.until_text("isn.keys_changed")

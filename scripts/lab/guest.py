@@ -12,9 +12,10 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from hub.clock import SystemClock
+from scripts.lab.built import Built
 from scripts.lab.commands import LabError, run
 from scripts.lab.guest_boot import initramfs
 from scripts.lab.guest_image import CODE, PYTHON, VENV_PYTHON, image
@@ -97,7 +98,7 @@ class Done:
         return self.stdout.decode()
 
 
-class Guest:
+class Guest(Built):
     """A running guest; use as a context manager. Every method blocks until it is done.
 
     Args:
@@ -120,19 +121,10 @@ class Guest:
         self.boot_seconds = 0.0
         """What the last boot took, from the start of qemu or its reset."""
 
-    def __enter__(self) -> Self:
+    def _build(self) -> None:
         """Plug it in and start it; returns when it takes commands."""
-        try:
-            self._plug.make()
-            self.power_on()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        """End it and remove all of it."""
-        self.close()
+        self._plug.make()
+        self.power_on()
 
     def close(self) -> None:
         """End it and remove all of it; closing twice does no harm."""

@@ -11,8 +11,9 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ParamSpec, Self, TypeVar
+from typing import ParamSpec, TypeVar
 
+from scripts.lab.built import Built
 from scripts.lab.guest import Done, Guest, Plug, Program
 from scripts.lab.guest_kernel import STOCK
 from scripts.lab.guest_server import INFO, PORTS
@@ -47,7 +48,7 @@ class Known:
     peer: tuple[str, int]
 
 
-class Protected:
+class Protected(Built):
     """A stand, the guest behind its gateway, and the server program in the guest.
 
     Everything that is asked of the guest is done by a thread, so that no event loop waits.
@@ -59,21 +60,12 @@ class Protected:
         self._guest: Guest | None = None
         self._server: Program | None = None
 
-    def __enter__(self) -> Self:
+    def _build(self) -> None:
         """Build the stand and boot the guest."""
-        try:
-            self.stand.__enter__()
-            self._guest = Guest(plug_into(self.stand), self._package)
-            self._guest.__enter__()
-            self.serve_now()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        """End and remove all of it."""
-        self.close()
+        self.stand.__enter__()
+        self._guest = Guest(plug_into(self.stand), self._package)
+        self._guest.__enter__()
+        self.serve_now()
 
     def close(self) -> None:
         """End and remove all of it."""

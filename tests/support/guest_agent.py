@@ -4,7 +4,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -100,11 +100,18 @@ class GuestAgent:
         return not self._ended and await asyncio.to_thread(self._program.status) is None
 
 
+def known_host(host_key: asyncssh.SSHKey) -> str:
+    """Return the line for known_hosts of an agent with this key."""
+    return f"[{SERVER4}]:{PORT} {host_key.export_public_key().decode()}"
+
+
 @asynccontextmanager
 async def agent_in(
     protected: Protected,
     key: asyncssh.SSHKey | None = None,
     host_key: asyncssh.SSHKey | None = None,
+    *,
+    options: Sequence[str] = (),
 ) -> AsyncIterator[GuestAgent]:
     """Set the agent up in the guest and start it; returns when it listens.
 
@@ -112,13 +119,14 @@ async def agent_in(
         protected: whose guest.
         key: the hub's key that it lets in; None for a new one.
         host_key: its own; None for a new one.
+        options: of its command line, besides the usual ones.
     """
     key = key or asyncssh.generate_private_key(_KIND)
     host_key = host_key or asyncssh.generate_private_key(_KIND)
     await protected.put(KEYS, key.export_public_key())
     await protected.put(HOST_KEY, host_key.export_private_key(), 0o600)
-    known_host = f"[{SERVER4}]:{PORT} {host_key.export_public_key().decode()}"
-    agent = GuestAgent(protected, key, known_host, await protected.start("fnm-agent", *AGENT))
+    program = await protected.start("fnm-agent", *AGENT, *options)
+    agent = GuestAgent(protected, key, known_host(host_key), program)
     try:
         await agent.expect("agent.started")
         yield agent

@@ -4,8 +4,8 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -14,7 +14,7 @@ import asyncssh
 
 from scripts.lab.guest_server import ECHO
 from tests.support.guest import Protected
-from tests.support.guest_agent import GuestAgent, agent_in
+from tests.support.guest_agent import GuestAgent, agent_in, known_host
 from tests.support.hub_process import HubProcess, until
 from tests.support.netns import GATEWAY, SERVER4, SERVER6
 from tests.support.stack import fresh_client
@@ -159,6 +159,11 @@ class Shield:
         for family in families or (4, 6):
             _ = await self.aside(self.hub.send, "unban", TARGETS[family])
 
+    async def protect(self, *families: int) -> None:
+        """Report an attack, and wait until ISN sync is in force against it."""
+        await self.ban(*families)
+        await self.in_force("isn-sync", *families)
+
     async def in_force(self, mode: str = "isn-sync", *families: int, seconds: float = 15.0) -> None:
         """Wait until a mode is in force."""
         for family in families or (4, 6):
@@ -203,23 +208,53 @@ class Shield:
 
 
 @asynccontextmanager
-async def shielded(protected: Protected, folder: Path, **settings: Any) -> AsyncIterator[Shield]:
-    """Run agent, synproxyd and hub until the context ends."""
-    key = asyncssh.generate_private_key("ssh-ed25519")
-    async with agent_in(protected, key) as agent:
-        daemon = await asyncio.to_thread(_synproxyd, protected)
-        hub = GatewayHub(folder, protected, daemon, **settings)
+async def shielded(
+    protected: Protected, folder: Path, *, agent: Sequence[str] = (), **settings: Any
+) -> AsyncIterator[Shield]:
+    """Run agent, synproxyd and hub until the context ends.
+
+    Args:
+        protected: the stand with the guest.
+        folder: for everything that the hub writes.
+        agent: options of the agent.
+        settings: of `GatewayHub`.
+    """
+    key, host_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+    daemon = await asyncio.to_thread(lambda: Daemon(protected.stand, plain_daemon()))
+    hub = GatewayHub(folder, protected, daemon, **settings)
+
+    def start() -> None:
+        daemon.__enter__()
+        _make_ready(folder, key, known_host(host_key))
+        hub.begin()
+
+    async with AsyncExitStack() as stack:
         try:
-            await asyncio.to_thread(_make_ready, folder, key, agent.known_host)
-            await asyncio.to_thread(hub.begin)
-            yield Shield(protected, daemon, hub, agent)
+            # The guest is slow: all that is on this side of the wire starts meanwhile.
+            made, failed = await asyncio.gather(
+                stack.enter_async_context(agent_in(protected, key, host_key, options=agent)),
+                asyncio.to_thread(start),
+                return_exceptions=True,
+            )
+            for one in (made, failed):
+                if isinstance(one, BaseException):
+                    raise one
+            assert isinstance(made, GuestAgent)
+            yield Shield(protected, daemon, hub, made)
         finally:
             await asyncio.to_thread(hub.kill)
             await asyncio.to_thread(daemon.close)
 
 
-def _synproxyd(protected: Protected) -> Daemon:
-    return Daemon(protected.stand, plain_daemon()).__enter__()
+@asynccontextmanager
+async def protecting(
+    protected: Protected, folder: Path, *families: int, **settings: Any
+) -> AsyncIterator[Shield]:
+    """Do as `shielded`; ISN sync is in force from the beginning."""
+    async with shielded(protected, folder, **settings) as shield:
+        await shield.ready()
+        await shield.protect(*families)
+        yield shield
 
 
 def _make_ready(folder: Path, key: asyncssh.SSHKey, known_host: str) -> None:

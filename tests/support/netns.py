@@ -14,7 +14,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import count, islice
 from pathlib import Path
 from random import Random
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
+
+from scripts.lab.built import Built
 
 T = TypeVar("T")
 
@@ -105,25 +107,12 @@ def _proc(path: str) -> Path:
     return Path("/proc") / f"{own}{path}"
 
 
-class Lab:
+class Lab(Built):
     """Three namespaces in a row; both families, forwarding on, no rules."""
 
     def __init__(self) -> None:
         tag = f"fnm{os.getpid()}x{next(_numbers)}"
         self.names = {role: f"{tag}{role}" for role in (CLIENT, GATEWAY, SERVER)}
-
-    def __enter__(self) -> Self:
-        """Build it."""
-        try:
-            self._build()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        """Remove it."""
-        self.close()
 
     def close(self) -> None:
         """Remove every namespace, and so the links and rules in them."""
