@@ -54,6 +54,9 @@ async def greeted(server: Server, family: int) -> Client:
 async def learned(stand: Stand, daemon: Daemon, server: Server, *families: int) -> list[Client]:
     """Return connections that a watch has learned before protection began."""
     await daemon.watch()
+    # The first for a port shows what the server answers, and its flow is known at once.
+    for family in families:
+        (await greeted(server, family)).reset()
     clients = [await greeted(server, family) for family in families]
     for _ in range(3):
         await all_answered(clients)
