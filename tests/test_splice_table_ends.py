@@ -214,3 +214,13 @@ def test_flows_outlive_their_mitigation(ends: Ends, how: str) -> None:
     assert int.from_bytes(quoted_of(outcome.frame, ends)[4:8], "big") == SERVER_ISN + 1
     # New ones are not spliced any more.
     assert bench.reasons(ends.syn(sport=99, options=linux())) == ["unprotected"]
+
+
+@FAMILIES
+def test_request_that_is_sent_again_after_the_end_is_made_once(ends: Ends) -> None:
+    """Its numbers are those of a cookie still, and yet it opens no second connection."""
+    bench = SpliceBench()
+    talk = bench.open(ends)
+    bench.enter(talk.out(flags=ACK | FIN))
+    bench.leave(talk.back(flags=ACK | FIN))
+    assert bench.reasons(talk.out(data=b"POST")) == ["splice_client"]

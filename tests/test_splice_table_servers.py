@@ -318,7 +318,8 @@ def test_flow_keeps_its_row_when_it_opens_again(ends: Ends) -> None:
         bench.engine.run(proven(bench, ends, port).frame())
     for run, segment in ((bench.engine.run, talk.out), (bench.engine.run_out, talk.back)):
         run(segment(flags=ACK | RST).frame())
-    syn = ends.syn(seq=CLIENT_ISN, options=linux(9))
+    # With the numbers that it has had it would be the old one's first segment, sent again.
+    syn = ends.syn(seq=CLIENT_ISN + 1000, options=linux(9))
     outcome = bench.engine.run(syn.frame())
     packet = read(outcome.frame)
     told = read_options(packet.options)

@@ -145,11 +145,17 @@ async def test_native_flows_are_left_alone(stand: Stand, daemon: Daemon, flows: 
 
 
 async def test_a_start_without_splice_serves_the_old_flows(daemon: Daemon, flows: Traffic) -> None:
-    """What is left of flows keeps its program where packets leave, until it has ended."""
-    await daemon.release()
+    """What is left of flows keeps its program where packets leave, until it has ended.
+
+    What is in force is mode reset then: nobody would translate for a new client.
+    """
     await asyncio.to_thread(daemon.stop)
     await asyncio.to_thread(daemon.start, None, "--no-splice")
     assert "splice" not in (await daemon.hello())["tcp_modes"]
+    before = await daemon.counts()
+    assert await flows.newcomer(4, tries=2)
+    counted = await daemon.counts() - before
+    assert (counted["splice_open"], counted["reset_sent"]) == (0, 1)
     await flows.rounds()
     await asyncio.to_thread(daemon.stop)
     await asyncio.to_thread(daemon.start)

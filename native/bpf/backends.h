@@ -28,7 +28,8 @@ FNM_INLINE __u32 fnm_since(__u64 now_ms, __u32 moment)
 {
 	__u32 passed = fnm_moment(now_ms) - moment;
 
-	return passed > 0x7fffffffu ? 0 : passed;
+	/* A little of the range is the future, as other CPUs see it. */
+	return passed > 0xffff0000u ? 0 : passed;
 }
 
 FNM_INLINE __u32 fnm_backend_tag(__u64 hash)

@@ -68,6 +68,8 @@ FNM_GLOBAL int fnm_hold_part(struct xdp_md *ctx, const struct fnm_context *c, __
 	if (!c || !h || length > FNM_HELD_BYTES)
 		return 0;
 	old = h->tag;
+	if (old == FNM_HELD_WRITTEN)
+		return 0;
 	if (old && fnm_since(c->now, h->at) < FNM_HELD_KEPT_MS)
 		return old == tag;
 	if (__sync_val_compare_and_swap(&h->tag, old, FNM_HELD_WRITTEN) != old)
@@ -123,7 +125,7 @@ FNM_INLINE void fnm_held_drop(struct fnm_held *h)
 }
 
 /* What another connection of that name has left. */
-FNM_INLINE void fnm_held_forget(__u64 hash)
+FNM_GLOBAL int fnm_held_forget(__u64 hash)
 {
 #pragma unroll
 	for (__u32 which = 0; which < FNM_HELD_EACH; which++) {
@@ -132,6 +134,7 @@ FNM_INLINE void fnm_held_forget(__u64 hash)
 		if (h && h->tag == fnm_splice_tag(hash))
 			fnm_held_drop(h);
 	}
+	return 0;
 }
 
 /* Keep what a segment carries, `ahead` bytes after the client's first: the first segment, or one
@@ -154,6 +157,9 @@ FNM_GLOBAL int fnm_hold(struct xdp_md *ctx, const struct fnm_context *c, const s
 		if (!first || first->length != ahead)
 			return 0;
 	}
+	/* A second part is of the first as it was: one that is kept anew may be longer. */
+	if (!which && !fnm_held_of(c, hash, 0))
+		fnm_held_forget(hash);
 	if (!fnm_hold_part(ctx, c, hash, which, from << 16 | length))
 		return 0;
 	first = fnm_held_of(c, hash, which);

@@ -51,14 +51,20 @@ FNM_GLOBAL int fnm_splice_wait(struct xdp_md *ctx, struct fnm_context *c,
 /* The ACK that opens another flow with the addresses and ports of one that is over, or that never
  * came about; FNM_R_COUNT where it is none. */
 FNM_INLINE int fnm_splice_anew(struct xdp_md *ctx, struct fnm_context *c, struct fnm_packet *p,
-			       const struct fnm_policy *policy, __u64 hash, __u32 *by)
+			       const struct fnm_policy *policy, const struct fnm_splice *f,
+			       __u64 hash, __u32 *by)
 {
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct fnm_tcphdr *th = fnm_tcp_of(p, data, end);
 	__u32 index = policy ? fnm_proxy_of(policy, p, c->now, 0) : 0;
 	struct fnm_slot *slot = index ? bpf_map_lookup_elem(&slots, &index) : NULL;
 	int reason;
 
-	if (!slot || slot->mode != FNM_SPLICE ||
+	if (!th || !slot || slot->mode != FNM_SPLICE ||
 	    (p->flags & (FNM_TCP_ACK | FNM_TCP_RST)) != FNM_TCP_ACK)
+		return FNM_R_COUNT;
+	/* Sent again, it is of the old one still: its request must not be made a second time. */
+	if (bpf_ntohl(th->seq) == f->client_isn + 1 && bpf_ntohl(th->ack) == f->cookie_isn + 1)
 		return FNM_R_COUNT;
 	c->by = index;
 	reason = fnm_splice_try(ctx, c, p, slot, hash);
@@ -89,11 +95,11 @@ FNM_INLINE int fnm_splice_client(struct xdp_md *ctx, struct fnm_context *c, stru
 		reason = fnm_splice_wait(ctx, c, p, f, hash);
 		if (reason != FNM_R_COUNT)
 			return reason;
-		reason = fnm_splice_anew(ctx, c, p, policy, hash, by);
+		reason = fnm_splice_anew(ctx, c, p, policy, f, hash, by);
 		return reason != FNM_R_COUNT ? reason : FNM_R_splice_early;
 	}
 	if (fnm_splice_over(f)) {
-		reason = fnm_splice_anew(ctx, c, p, policy, hash, by);
+		reason = fnm_splice_anew(ctx, c, p, policy, f, hash, by);
 		if (reason != FNM_R_COUNT)
 			return reason;
 	}

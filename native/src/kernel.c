@@ -11,6 +11,8 @@
 #include "kernel.h"
 #include "packets.h"
 
+#define ANSWERS_COUNT_MS 600000u
+
 static int failed(int result)
 {
 	return result ? -errno : 0;
@@ -136,6 +138,13 @@ static int ask_again(void *data, const struct fnm_splice *row)
 	return failed(bpf_prog_test_run_opts(kernel->judge_program, &run));
 }
 
+static uint64_t engine_ms(void *data)
+{
+	const struct kernel *kernel = data;
+
+	return clock_coarse_ms() + kernel->clock_offset;
+}
+
 static bool elsewhere(void *data, const struct fnm_prefix *target)
 {
 	const struct kernel *kernel = data;
@@ -143,22 +152,20 @@ static bool elsewhere(void *data, const struct fnm_prefix *target)
 	struct fnm_backend_key key, *previous = NULL;
 	struct fnm_backend backend;
 	struct fnm_prefix host = {.bits = 128};
+	uint32_t now = engine_ms(data);
+	bool found = false;
 
 	for (int i = 0; i < FNM_BACKENDS && !bpf_map_get_next_key(fd, previous, &key); i++) {
 		previous = &key;
 		memcpy(&host.address, key.address, sizeof(host.address));
-		if (prefix_covers(target, &host) && !bpf_map_lookup_elem(fd, &key, &backend) &&
-		    backend.state == FNM_BACKEND_ASYMMETRIC)
-			return true;
+		if (!prefix_covers(target, &host) || bpf_map_lookup_elem(fd, &key, &backend))
+			continue;
+		/* One port that is seen to answer refutes another, which may only be filtered. */
+		if (backend.answered && now - backend.answered < ANSWERS_COUNT_MS)
+			return false;
+		found |= backend.state == FNM_BACKEND_ASYMMETRIC;
 	}
-	return false;
-}
-
-static uint64_t engine_ms(void *data)
-{
-	const struct kernel *kernel = data;
-
-	return clock_coarse_ms() + kernel->clock_offset;
+	return found;
 }
 
 static uint64_t monotonic_ms(void *data)

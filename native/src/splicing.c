@@ -64,7 +64,11 @@ void splicing_resume(struct engine *engine)
 {
 	for (size_t i = 0; i < engine->live; i++) {
 		uint16_t slot = engine->order[i];
+		struct fnm_slot *value = &engine->tables.slots[slot];
 
+		/* Nobody would translate what a new client is told. */
+		if (!engine->facts.splice && value->kind == FNM_TCP && value->mode == FNM_SPLICE)
+			value->mode = FNM_RESET;
 		splicing_expect(engine, &engine->tables.books[slot].target,
 				engine->tables.slots[slot].kind, engine->tables.slots[slot].mode);
 	}

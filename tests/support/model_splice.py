@@ -307,8 +307,9 @@ class SpliceModel(Model):
             return Judgement(PASS, "splice_client", by, packet.frame)
         if not flow.open:
             return self._early(packet, flow, by)
-        if flow.over and (another := self._anew(packet)) is not None:
-            return another
+        # What was sent again is of the old one: nothing is to be asked for twice.
+        if flow.over and (packet.seq, packet.ack) != flow.first and (new := self._anew(packet)):
+            return new
         flow.seen = seconds(self.now)
         flow.end(packet, by="client")
         return Judgement(PASS, "splice_client", by, self._to_server(packet, flow))
@@ -317,8 +318,7 @@ class SpliceModel(Model):
         done = self._wait(packet, flow)
         if done is None:
             return self._anew(packet) or Judgement(DROP, "splice_early", by, packet.frame)
-        verdict, reason, frame = done
-        return Judgement(verdict, reason, by, packet.frame if frame is None else frame)
+        return Judgement(done[0], done[1], by, done[2] or packet.frame)
 
     @staticmethod
     def _to_server(packet: Packet, flow: Spliced) -> bytes:

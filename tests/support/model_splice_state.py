@@ -103,6 +103,11 @@ class Spliced:
         """Return the most that one kept segment may carry behind the server's options."""
         return min(self.mss - (12 if self.timestamps else 0), HELD_BYTES)
 
+    @property
+    def first(self) -> tuple[int, int]:
+        """Return the numbers of the ACK that has opened it."""
+        return self.client_isn + 1 & 0xFFFFFFFF, self.cookie_isn + 1 & 0xFFFFFFFF
+
     def end(self, packet: Packet, *, by: str) -> None:
         """Note who ends it, or goes on."""
         if packet.flags & FIN:
@@ -255,6 +260,9 @@ class Keeper:
             first = self.of(flow, 0, now)
             if first is None or len(first.data) != ahead:
                 return False
+        if not ahead and self.of(flow, 0, now) is None:
+            self.drop(flow, 0)
+            self.drop(flow, 1)
         part, rest = data[:most], data[most:]
         if not self._part(flow, which, part, now):
             return False
