@@ -326,3 +326,33 @@ def test_flow_keeps_its_row_when_it_opens_again(ends: Ends) -> None:
     stamps = NOP + NOP + timestamps(10, told.tsval or 0)
     ack = replace(syn, seq=syn.seq + 1, ack=packet.seq + 1, flags=ACK, options=stamps)
     assert bench.engine.run(ack.frame()).reason == "splice_open"
+
+
+@FAMILIES
+def test_flood_cannot_make_an_open_port_look_silent(ends: Ends) -> None:
+    """A probe of an open port that gets no answer says nothing of the server."""
+    bench = SpliceBench(probe=FREE)
+    taught(bench, ends)
+    bench.pass_time(30_000)
+    assert bench.reasons(ends.syn(sport=2001, options=linux())) == ["splice_probe"]
+    bench.pass_time(3000)
+    found = bench.reasons(*(ends.syn(sport=port, options=linux()) for port in (2002, 2003)))
+    assert found == ["splice_probe", "cookie_sent"]
+
+
+@FAMILIES
+def test_silence_and_refusal_do_not_last_by_themselves(ends: Ends) -> None:
+    """After ten seconds without proof a client is asked for its own again."""
+    bench = SpliceBench(probe=FREE)
+
+    assert bench.reasons(ends.syn(sport=1001, options=linux())) == ["splice_probe"]
+    bench.pass_time(3000)
+    assert bench.reasons(*(ends.syn(sport=port, options=linux()) for port in (1002, 1003))) == [
+        "splice_probe",
+        "splice_silent",
+    ]
+    bench.pass_time(10_000)
+    assert bench.reasons(*(ends.syn(sport=port, options=linux()) for port in (1004, 1005))) == [
+        "splice_probe",
+        "cookie_sent",
+    ]

@@ -11,12 +11,14 @@
 
 #include "flows.h"
 
-#define FNM_PROBE_PAUSE_MS  1000
-#define FNM_PROFILE_KEPT_MS 30000
-#define FNM_SILENT_AFTER_MS 3000
-#define FNM_REFUSES_FOR_MS  1000
-#define FNM_ELSEWHERE_MS    1000 /* a server answers within, or by another way */
-#define FNM_TCP_OFFERS	    (FNM_TCP_SACK | FNM_TCP_WSCALE | FNM_TCP_TIMESTAMPS)
+#define FNM_PROBE_PAUSE_MS   1000
+#define FNM_PROFILE_KEPT_MS  30000
+#define FNM_SILENT_AFTER_MS  3000
+#define FNM_SILENT_UNTIL_MS  13000
+#define FNM_REFUSES_UNTIL_MS 10000
+#define FNM_REFUSES_FOR_MS   1000
+#define FNM_ELSEWHERE_MS     1000 /* a server answers within, or by another way */
+#define FNM_TCP_OFFERS	     (FNM_TCP_SACK | FNM_TCP_WSCALE | FNM_TCP_TIMESTAMPS)
 
 /* A moment as rows keep it; never 0, which means never. */
 FNM_INLINE __u32 fnm_moment(__u64 now_ms)
@@ -66,13 +68,23 @@ FNM_INLINE __u16 fnm_offered(const struct fnm_packet *p)
 /* Note that the server has been asked, unless it was before and has not answered. */
 FNM_INLINE void fnm_backend_asked(struct fnm_backend *b, __u64 now_ms)
 {
-	if (!b->asked)
+	if (!b->asked || fnm_since(now_ms, b->asked) >= FNM_SILENT_UNTIL_MS)
 		b->asked = fnm_moment(now_ms);
 }
 
 FNM_INLINE int fnm_backend_silent(const struct fnm_backend *b, __u64 now_ms)
 {
-	return b->asked && fnm_since(now_ms, b->asked) >= FNM_SILENT_AFTER_MS;
+	__u32 passed = fnm_since(now_ms, b->asked);
+
+	return b->asked && passed >= FNM_SILENT_AFTER_MS && passed < FNM_SILENT_UNTIL_MS;
+}
+
+/* It has refused lately. What a server thinks of one client is no verdict for all, so that this
+ * one, and the one on its silence, do not last by themselves. */
+FNM_INLINE int fnm_backend_refuses(const struct fnm_backend *b, __u64 now_ms)
+{
+	return b->state == FNM_BACKEND_CLOSED &&
+	       fnm_since(now_ms, b->answered) < FNM_REFUSES_UNTIL_MS;
 }
 
 /* Whether a SYN with these offers would teach something. */
@@ -124,7 +136,9 @@ FNM_GLOBAL int fnm_backend_probe(const struct fnm_context *c, const struct fnm_p
 		bpf_map_update_elem(&backends, &key, &fresh, BPF_NOEXIST);
 		return 1;
 	}
-	fnm_backend_asked(b, c->now);
+	/* An open port may well give no answer to a made-up source: a proven one has to ask. */
+	if (b->state != FNM_BACKEND_OPEN)
+		fnm_backend_asked(b, c->now);
 	b->probed = fnm_moment(c->now);
 	b->tag = fnm_backend_tag(hash);
 	b->offered = offered;

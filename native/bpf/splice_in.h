@@ -186,7 +186,7 @@ FNM_INLINE int fnm_splice_syn(struct xdp_md *ctx, struct fnm_context *c, const s
 		th = fnm_tcp_of(p, data, end);
 		if (!th)
 			return FNM_R_bad_transport;
-		if (b->state == FNM_BACKEND_CLOSED)
+		if (fnm_backend_refuses(b, c->now))
 			return fnm_splice_refuse(ctx, p, bpf_ntohl(th->seq) + 1, slot->tcp.ttl);
 	}
 	return fnm_splice_answer(ctx, c, p, slot);

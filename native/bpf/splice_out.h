@@ -339,7 +339,8 @@ FNM_INLINE int fnm_splice_native(struct __sk_buff *skb, const struct fnm_context
 	if ((p->flags & (FNM_TCP_SYN | FNM_TCP_ACK)) == (FNM_TCP_SYN | FNM_TCP_ACK)) {
 		fnm_read_syn_ack(skb, p);
 		fnm_learn(skb, c, p, asked ? b->offered : 0);
-	} else if (asked && b->asked && p->flags & FNM_TCP_RST && !seq) {
+	} else if (asked && b->asked && b->state != FNM_BACKEND_OPEN && p->flags & FNM_TCP_RST &&
+		   !seq) {
 		fnm_backend_refused(c, p);
 	}
 	return FNM_GO_ON;

@@ -116,8 +116,8 @@ class SpliceModel(Model):
             return False
         if known is None:
             known = self.backends[packet.key + packet.ports[2:]] = Backend()
-        if known.asked is None:
-            known.asked = moment(self.now)
+        if known.state != "open":
+            known.ask(self.now)
         known.probed = moment(self.now)
         known.client = packet.flow
         known.offered = offered
@@ -157,7 +157,7 @@ class SpliceModel(Model):
         if known is not None and not around:
             if known.is_silent(self.now):
                 return DROP, "splice_silent", None
-            if known.state == "closed":
+            if known.refuses(self.now):
                 refusal = answer(tcp.ttl, packet, seq=0, ack=packet.seq + 1, flags=RST | ACK)
                 return TX, "splice_refused", refusal
         return TX, "cookie_sent", self._syn_ack_for(tcp, packet)
@@ -254,8 +254,8 @@ class SpliceModel(Model):
         self.held.drop(packet.flow, 0)
         self.held.drop(packet.flow, 1)
         self._keep(packet, flow, ahead=0)
-        if known is not None and known.asked is None:
-            known.asked = moment(self.now)
+        if known is not None:
+            known.ask(self.now)
         return PASS, "splice_open", self._syn_for(packet, flow)
 
     def _keep(self, packet: Packet, flow: Spliced, *, ahead: int) -> bool:

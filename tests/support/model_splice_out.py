@@ -122,7 +122,9 @@ class WholeModel(SpliceModel):
         asked = known is not None and known.client == name
         if packet.flags & (SYN | ACK) == SYN | ACK:
             self._learn(packet, known.offered if known and asked else frozenset())
-        elif known and asked and known.asked is not None and packet.flags & RST and not packet.seq:
+            return
+        refused = packet.flags & RST and not packet.seq
+        if known and asked and known.asked is not None and known.state != "open" and refused:
             self._refused(known)
 
     def _learn(self, packet: Packet, offered: frozenset[str]) -> Offered:

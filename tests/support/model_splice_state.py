@@ -16,6 +16,8 @@ HELD_MS: Final = 3000
 PROBE_PAUSE_MS: Final = 1000
 PROFILE_MS: Final = 30_000
 SILENT_MS: Final = 3000
+SILENT_UNTIL_MS: Final = 13_000
+REFUSES_UNTIL_MS: Final = 10_000
 REFUSES_MS: Final = 1000
 ELSEWHERE_MS: Final = 1000
 AGAIN_MS: Final = 200
@@ -146,7 +148,17 @@ class Backend:
 
     def is_silent(self, now: int) -> bool:
         """Return whether it has not answered for too long."""
-        return self.asked is not None and since(now, self.asked) >= SILENT_MS
+        return self.asked is not None and SILENT_MS <= since(now, self.asked) < SILENT_UNTIL_MS
+
+    def refuses(self, now: int) -> bool:
+        """Return whether it has refused within ten seconds."""
+        lately = self.answered is not None and since(now, self.answered) < REFUSES_UNTIL_MS
+        return self.state == "closed" and lately
+
+    def ask(self, now: int) -> None:
+        """Note that it is asked, unless it was before and may answer still."""
+        if self.asked is None or since(now, self.asked) >= SILENT_UNTIL_MS:
+            self.asked = moment(now)
 
     def wants(self, offered: frozenset[str], now: int) -> bool:
         """Return whether a SYN that offers this would teach something."""
