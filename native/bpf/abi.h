@@ -54,12 +54,12 @@ struct fnm_tcp {
 	__u64 cookie6_key[2][2]; /* syncookie6_secret */
 	__u64 ts_key[2];	 /* net_secret with FNM_TCP_TS_PER_FLOW, else ts_secret */
 	__u64 cookie_offset;	 /* server's jiffies in ms minus engine clock, lag included */
-	__u64 ts_offset;   /* server's timestamp clock in ms minus engine clock, lag included */
-	__u16 mss4, mss6;  /* what the server announces */
-	__u16 window;	   /* of the server's SYN-ACK, unscaled */
-	__u8 wscale;	   /* 0 to 14 */
-	__u8 ttl;	   /* TTL or hop limit */
-	__u64 grace_until; /* engine ms; before it `grace` is asked, after it `unknown` */
+	__u64 ts_offset;	 /* server's timestamp clock likewise; 0 in mode splice */
+	__u16 mss4, mss6;	 /* what the server announces */
+	__u16 window;		 /* of the server's SYN-ACK, unscaled */
+	__u8 wscale;		 /* 0 to 14 */
+	__u8 ttl;		 /* TTL or hop limit */
+	__u64 grace_until;	 /* engine ms; before it `grace` is asked, after it `unknown` */
 	struct fnm_rate grace;
 	struct fnm_rate unknown;
 	struct fnm_rate learned; /* segments of flows that were seen to move before */

@@ -104,6 +104,12 @@ FNM_INLINE __u64 fnm_sum_addresses(const struct fnm_packet *p, const int v6)
 	return (__u64)s[0] + s[1] + s[2] + s[3] + d[0] + d[1] + d[2] + d[3];
 }
 
+/* Of the pseudo header of a segment of so many bytes. */
+FNM_INLINE __u64 fnm_sum_pseudo(const struct fnm_packet *p, __u32 bytes, const int v6)
+{
+	return fnm_sum_addresses(p, v6) + bpf_htonl(IPPROTO_TCP) + bpf_htonl(bytes);
+}
+
 /* Write the segment but for its checksum, of which `sum` becomes the sum; the first five words are
  * known to be there. */
 FNM_INLINE int fnm_write_tcp(__u32 *tcp, void *end, const struct fnm_answer *a, __u32 ports,
@@ -193,11 +199,18 @@ FNM_INLINE int fnm_write(struct xdp_md *ctx, const struct fnm_packet *p, const s
 		fnm_write_ip6(ip, p, tcp_length, a->ttl);
 	else
 		fnm_write_ip4(ip, p, tcp_length, a->ttl);
-	sum = fnm_sum_addresses(p, v6) + bpf_htonl(IPPROTO_TCP) + bpf_htonl(tcp_length);
+	sum = fnm_sum_pseudo(p, tcp_length, v6);
 	if (!fnm_write_tcp(tcp, end, a, fnm_packed_ports(p->ports), &sum))
 		return 0;
 	tcp[4] = fnm_fold(sum); /* urgent pointer 0 */
 	return 1;
+}
+
+/* `done`, or that there was no room for it. */
+FNM_INLINE int fnm_write_or(struct xdp_md *ctx, const struct fnm_packet *p,
+			    const struct fnm_answer *a, int done)
+{
+	return (p->v6 ? fnm_write(ctx, p, a, 1) : fnm_write(ctx, p, a, 0)) ? done : FNM_R_no_room;
 }
 
 FNM_GLOBAL int fnm_answer_reset(struct xdp_md *ctx, const struct fnm_packet *p, __u32 seq,
@@ -207,8 +220,7 @@ FNM_GLOBAL int fnm_answer_reset(struct xdp_md *ctx, const struct fnm_packet *p, 
 
 	if (!p)
 		return FNM_R_no_state;
-	return (p->v6 ? fnm_write(ctx, p, &a, 1) : fnm_write(ctx, p, &a, 0)) ? FNM_R_reset_sent
-									     : FNM_R_no_room;
+	return fnm_write_or(ctx, p, &a, FNM_R_reset_sent);
 }
 
 /* The options of the SYN-ACK, in the order in which Linux writes them. */

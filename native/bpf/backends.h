@@ -55,14 +55,14 @@ FNM_INLINE struct fnm_backend *fnm_backend_of(const struct fnm_packet *p)
 	return bpf_map_lookup_elem(&backends, &key);
 }
 
-FNM_INLINE __u16 fnm_offered(const struct fnm_packet *p)
+/* FNM_TCP_* of the options that were read, and ECN by the flags that stand for it: both in a SYN,
+ * ECE in a SYN-ACK. */
+FNM_INLINE __u16 fnm_options_of(const struct fnm_packet *p, __u8 ecn)
 {
 	return (p->syn.sack ? FNM_TCP_SACK : 0) |
 	       (p->syn.wscale != FNM_NO_WSCALE ? FNM_TCP_WSCALE : 0) |
 	       (p->syn.timestamps ? FNM_TCP_TIMESTAMPS : 0) |
-	       ((p->flags & (FNM_TCP_ECE | FNM_TCP_CWR)) == (FNM_TCP_ECE | FNM_TCP_CWR)
-		    ? FNM_TCP_ECN
-		    : 0);
+	       ((p->flags & ecn) == ecn ? FNM_TCP_ECN : 0);
 }
 
 /* Note that the server has been asked, unless it was before and has not answered. */
@@ -111,20 +111,18 @@ FNM_INLINE int fnm_backend_may_probe(__u64 now_ms)
 	       fnm_take(&s->probe_tat, s->probe_interval, s->probe_burst, now_ms * FNM_NS_PER_MS);
 }
 
-/* Whether this SYN is to go to its server as it came. It has been read by fnm_read_syn. */
+/* Whether this SYN is to go to its server as it came. It has been read by fnm_read_syn; `b` is what
+ * is known of the server, NULL for nothing. */
 FNM_GLOBAL int fnm_backend_probe(const struct fnm_context *c, const struct fnm_packet *p,
-				 __u64 hash)
+				 __u64 hash, struct fnm_backend *b)
 {
 	struct fnm_backend fresh = {.wscale = FNM_NO_WSCALE};
 	struct fnm_backend_key key;
-	struct fnm_backend *b;
 	__u16 offered;
 
 	if (!c || !p)
 		return 0;
-	offered = fnm_offered(p);
-	fnm_backend_name(&key, p);
-	b = bpf_map_lookup_elem(&backends, &key);
+	offered = fnm_options_of(p, FNM_TCP_ECE | FNM_TCP_CWR);
 	if (b && !fnm_backend_wants(b, offered, c->now))
 		return 0;
 	if (!fnm_backend_may_probe(c->now))
@@ -133,6 +131,7 @@ FNM_GLOBAL int fnm_backend_probe(const struct fnm_context *c, const struct fnm_p
 		fresh.asked = fresh.probed = fnm_moment(c->now);
 		fresh.tag = fnm_backend_tag(hash);
 		fresh.offered = offered;
+		fnm_backend_name(&key, p);
 		bpf_map_update_elem(&backends, &key, &fresh, BPF_NOEXIST);
 		return 1;
 	}
@@ -183,10 +182,7 @@ FNM_GLOBAL int fnm_backend_learn(const struct fnm_context *c, const struct fnm_p
 		if (!b)
 			return 0;
 	}
-	taken = (p->syn.sack ? FNM_TCP_SACK : 0) |
-		(p->syn.wscale != FNM_NO_WSCALE ? FNM_TCP_WSCALE : 0) |
-		(p->syn.timestamps ? FNM_TCP_TIMESTAMPS : 0) |
-		(p->flags & FNM_TCP_ECE ? FNM_TCP_ECN : 0);
+	taken = fnm_options_of(p, FNM_TCP_ECE);
 	offered |= taken;
 	b->known |= offered;
 	b->flags = (b->flags & ~offered) | taken;

@@ -93,6 +93,12 @@ FNM_INLINE __u64 fnm_flow_hash(const struct fnm_context *c, const struct fnm_pac
 	return fnm_hash_flow6(c->seed, p->source.word, p->destination.word, p->ports);
 }
 
+/* The same where the family is not known beforehand. */
+FNM_INLINE __u64 fnm_hash_of(const struct fnm_context *c, const struct fnm_packet *p)
+{
+	return p->v6 ? fnm_flow_hash(c, p, 1) : fnm_flow_hash(c, p, 0);
+}
+
 FNM_INLINE int fnm_same4(const struct fnm_flow4 *f, const struct fnm_packet *p)
 {
 	return f->ports == p->ports && f->source == p->source.word[3] &&

@@ -109,8 +109,7 @@ FNM_INLINE int fnm_held_good(struct xdp_md *ctx, const struct fnm_packet *p,
 		return 0;
 	if (fnm_ambiguous(p, th))
 		return 1;
-	sum = fnm_sum_addresses(p, p->v6) + bpf_htonl(IPPROTO_TCP) + bpf_htonl(p->end - p->l4) +
-	      first->sum;
+	sum = fnm_sum_pseudo(p, p->end - p->l4, p->v6) + first->sum;
 	if (second) {
 		more = ~fnm_fold(second->sum);
 		/* After an odd number of bytes each one stands in the other half. */

@@ -82,8 +82,7 @@ FNM_GLOBAL int fnm_inner_in(struct xdp_md *ctx, const struct fnm_context *c,
 	if (!tcp || !fnm_same_address(&quoted.source, &p->destination))
 		return 0;
 	fnm_turn_packet(&quoted);
-	f = fnm_splice_find(c, &quoted,
-			    p->v6 ? fnm_flow_hash(c, &quoted, 1) : fnm_flow_hash(c, &quoted, 0));
+	f = fnm_splice_find(c, &quoted, fnm_hash_of(c, &quoted));
 	if (!f || f->state != FNM_SPLICE_OPEN)
 		return 0;
 	check = fnm_at(data, p->l4 + 2, FNM_MAX_L4);
@@ -110,8 +109,7 @@ FNM_GLOBAL int fnm_inner_out(struct __sk_buff *skb, const struct fnm_context *c,
 	tcp = fnm_quoted(p, data, end, &quoted);
 	if (!tcp || !fnm_translated(&quoted.destination))
 		return 0;
-	f = fnm_splice_find(c, &quoted,
-			    p->v6 ? fnm_flow_hash(c, &quoted, 1) : fnm_flow_hash(c, &quoted, 0));
+	f = fnm_splice_find(c, &quoted, fnm_hash_of(c, &quoted));
 	if (!f || f->state != FNM_SPLICE_OPEN)
 		return 0;
 	*by = fnm_splice_slot(f);

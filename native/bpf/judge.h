@@ -90,7 +90,7 @@ FNM_INLINE void fnm_watch_probes(struct xdp_md *ctx, const struct fnm_context *c
 		return;
 	if (is_syn) {
 		fnm_read_syn(ctx, p, p->v6);
-		if (fnm_backend_probe(c, p, hash))
+		if (fnm_backend_probe(c, p, hash, fnm_backend_of(p)))
 			fnm_probe_enter(c, p, hash);
 		return;
 	}
@@ -120,7 +120,7 @@ FNM_GLOBAL int fnm_watch(struct xdp_md *ctx, const struct fnm_context *c, struct
 		if (!slot || !fnm_port_in(slot->portset, fnm_dport(p)))
 			continue;
 		*by = policy->watch[i];
-		hash = p->v6 ? fnm_flow_hash(c, p, 1) : fnm_flow_hash(c, p, 0);
+		hash = fnm_hash_of(c, p);
 		if (fnm_translated(&p->destination))
 			fnm_watch_probes(ctx, c, p, main == FNM_TCP_SYN, hash);
 		th = main == FNM_TCP_ACK ? fnm_tcp_of(p, data, end) : NULL;

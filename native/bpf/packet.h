@@ -142,6 +142,19 @@ FNM_INLINE int fnm_find_ip(struct fnm_packet *p, void *data, void *end)
 /* What a program is given, and how it is asked for its length. */
 enum fnm_hook { FNM_AT_XDP = 0, FNM_AT_TC = 1 };
 
+/* 0 where the frame holds them. */
+FNM_INLINE long fnm_load(void *ctx, const enum fnm_hook hook, __u32 at, void *to, __u32 length)
+{
+	return hook == FNM_AT_TC ? bpf_skb_load_bytes(ctx, at, to, length)
+				 : bpf_xdp_load_bytes(ctx, at, to, length);
+}
+
+FNM_INLINE long fnm_store(void *ctx, const enum fnm_hook hook, __u32 at, void *from, __u32 length)
+{
+	return hook == FNM_AT_TC ? bpf_skb_store_bytes(ctx, at, from, length, 0)
+				 : bpf_xdp_store_bytes(ctx, at, from, length);
+}
+
 /* True when the frame holds `length` bytes from `l3` on, counting what is beyond the linear part.
  */
 FNM_INLINE int fnm_frame_holds(void *ctx, const enum fnm_hook hook, void *data, void *end, __u32 l3,
@@ -321,6 +334,13 @@ FNM_INLINE int fnm_parse(void *ctx, const enum fnm_hook hook, struct fnm_packet 
 	    p->v6 ? fnm_parse_ip6(ctx, hook, p, data, end) : fnm_parse_ip4(ctx, hook, p, data, end);
 
 	return reason != -1 ? reason : fnm_parse_transport(p, data, end);
+}
+
+/* Whether a SYN asks for ECN (RFC 3168 section 6.1.1; AccECN with the bit AE). */
+FNM_INLINE int fnm_asks_ecn(const struct fnm_packet *p)
+{
+	return (p->flags & (FNM_TCP_ECE | FNM_TCP_CWR)) == (FNM_TCP_ECE | FNM_TCP_CWR) &&
+	       (!p->ecn || p->reserved & FNM_TCP_AE);
 }
 
 /* The TCP header of a packet that was parsed, NULL when it is not in the linear part. */

@@ -49,7 +49,7 @@ FNM_GLOBAL int fnm_checksum_bad(struct xdp_md *ctx, const struct fnm_packet *p)
 		return 1;
 	if (p->end != p->l4 + p->doff)
 		return 0;
-	sum = fnm_sum_addresses(p, p->v6) + bpf_htonl(IPPROTO_TCP) + bpf_htonl(p->doff);
+	sum = fnm_sum_pseudo(p, p->doff, p->v6);
 	at = fnm_at(data, p->l4, FNM_MAX_L4);
 	return at && (!fnm_sum_words(at, end, p->doff / 4, &sum) || fnm_fold(sum));
 }
@@ -125,9 +125,7 @@ FNM_INLINE int fnm_valid(const struct fnm_tcp *tcp, const struct fnm_packet *p, 
 /* The flags of the SYN-ACK: ECN only when the cookie can carry it (RFC 3168 section 6.1.1). */
 FNM_INLINE int fnm_wants_ecn(const struct fnm_packet *p, const struct fnm_slot *slot)
 {
-	return slot->flags & FNM_TCP_ECN &&
-	       (p->flags & (FNM_TCP_ECE | FNM_TCP_CWR)) == (FNM_TCP_ECE | FNM_TCP_CWR) &&
-	       (!p->ecn || p->reserved & FNM_TCP_AE);
+	return slot->flags & FNM_TCP_ECN && fnm_asks_ecn(p);
 }
 
 FNM_INLINE int fnm_answer_syn(struct xdp_md *ctx, struct fnm_context *c, const struct fnm_packet *p,

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * The translating proxy where clients' segments come in: it answers their SYNs, makes the SYN for
- * the server out of the ACK that proves a client, and from then on puts the numbers of the server
- * into what the client acknowledges.
+ * The translating proxy where clients' segments come in: it answers their SYNs, and makes the SYN
+ * for the server out of the ACK that proves a client.
  *
  * All of it happens at the outer edge. The stack, its filters and the server see one connection, in
  * the server's numbers.
@@ -33,9 +32,7 @@ FNM_INLINE void fnm_splice_offers(struct fnm_offers *o, const struct fnm_packet 
 	o->wscale = syn->wscale != FNM_NO_WSCALE && fnm_takes(slot, b, FNM_TCP_WSCALE)
 			? syn->wscale
 			: FNM_NO_WSCALE;
-	o->ecn = o->timestamps && fnm_takes(slot, b, FNM_TCP_ECN) &&
-		 (p->flags & (FNM_TCP_ECE | FNM_TCP_CWR)) == (FNM_TCP_ECE | FNM_TCP_CWR) &&
-		 (!p->ecn || p->reserved & FNM_TCP_AE);
+	o->ecn = o->timestamps && fnm_takes(slot, b, FNM_TCP_ECN) && fnm_asks_ecn(p);
 }
 
 /* Options in the order in which Linux writes them. */
@@ -75,6 +72,14 @@ FNM_INLINE __u32 fnm_splice_make(struct fnm_context *c, const struct fnm_packet 
 		     : fnm_splice_cookie(tcp, p, isn, data, count, 0);
 }
 
+/* Of our own clock, per pair of hosts: a port that is used again sees no older one (PAWS). */
+FNM_INLINE __u32 fnm_splice_ts(const struct fnm_tcp *tcp, const struct fnm_packet *p, __u32 options,
+			       __u64 now)
+{
+	return p->v6 ? fnm_ts_cookie(tcp, 0, p, options, now, 1)
+		     : fnm_ts_cookie(tcp, 0, p, options, now, 0);
+}
+
 FNM_INLINE __u32 fnm_splice_ts_offset(const struct fnm_tcp *tcp, const struct fnm_packet *p)
 {
 	return p->v6 ? fnm_ts_hash(tcp, p, 0, 1) : fnm_ts_hash(tcp, p, 0, 0);
@@ -95,12 +100,13 @@ FNM_INLINE __u16 fnm_first_window(__u32 window, __u32 mss, const struct fnm_offe
 	return window < two ? window : two;
 }
 
+/* `b` is what is known of the server, NULL for nothing. */
 FNM_GLOBAL int fnm_splice_answer(struct xdp_md *ctx, struct fnm_context *c,
-				 const struct fnm_packet *p, const struct fnm_slot *slot)
+				 const struct fnm_packet *p, const struct fnm_slot *slot,
+				 const struct fnm_backend *b)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct fnm_answer a = {.flags = FNM_TCP_SYN | FNM_TCP_ACK};
-	struct fnm_backend *b;
 	struct fnm_offers o;
 	struct fnm_tcphdr *th;
 	__u32 mss, tsval = 0, used;
@@ -110,19 +116,12 @@ FNM_GLOBAL int fnm_splice_answer(struct xdp_md *ctx, struct fnm_context *c,
 	th = fnm_tcp_of(p, data, end);
 	if (!th)
 		return FNM_R_bad_transport;
-	b = fnm_backend_of(p);
 	if (b && !b->answered)
 		b = NULL;
 	fnm_splice_offers(&o, p, slot, b);
 	mss = b ? b->mss : p->v6 ? slot->tcp.mss6 : slot->tcp.mss4;
-	if (o.timestamps) {
-		__u32 bits = fnm_offers_timestamp(&o);
-		__u64 ts = c->now >> FNM_TS_BITS << FNM_TS_BITS | bits;
-
-		if (ts > c->now)
-			ts -= 1u << FNM_TS_BITS;
-		tsval = (__u32)ts + fnm_splice_ts_offset(&slot->tcp, p);
-	}
+	if (o.timestamps)
+		tsval = fnm_splice_ts(&slot->tcp, p, fnm_offers_timestamp(&o), c->now);
 	if (o.ecn)
 		a.flags |= FNM_TCP_ECE;
 	a.ack = bpf_ntohl(th->seq) + 1;
@@ -133,8 +132,7 @@ FNM_GLOBAL int fnm_splice_answer(struct xdp_md *ctx, struct fnm_context *c,
 			   b && b->flags & FNM_TCP_WSCALE ? b->wscale : slot->tcp.wscale);
 	used = sizeof(*th) + a.options * 4;
 	a.padding = p->doff > used ? (p->doff - used) / 4 : 0;
-	return (p->v6 ? fnm_write(ctx, p, &a, 1) : fnm_write(ctx, p, &a, 0)) ? FNM_R_cookie_sent
-									     : FNM_R_no_room;
+	return fnm_write_or(ctx, p, &a, FNM_R_cookie_sent);
 }
 
 FNM_GLOBAL int fnm_splice_refuse(struct xdp_md *ctx, const struct fnm_packet *p, __u32 ack,
@@ -144,8 +142,7 @@ FNM_GLOBAL int fnm_splice_refuse(struct xdp_md *ctx, const struct fnm_packet *p,
 
 	if (!p)
 		return FNM_R_no_state;
-	return (p->v6 ? fnm_write(ctx, p, &a, 1) : fnm_write(ctx, p, &a, 0)) ? FNM_R_splice_refused
-									     : FNM_R_no_room;
+	return fnm_write_or(ctx, p, &a, FNM_R_splice_refused);
 }
 
 /* The flow of a SYN that is let through, so that what follows passes, too. */
@@ -176,7 +173,7 @@ FNM_INLINE int fnm_splice_syn(struct xdp_md *ctx, struct fnm_context *c, const s
 		fnm_flow_insert(c, p);
 		return FNM_R_proven_syn;
 	}
-	if (fnm_backend_probe(c, p, hash)) {
+	if (fnm_backend_probe(c, p, hash, b)) {
 		fnm_probe_enter(c, p, hash);
 		return FNM_R_splice_probe;
 	}
@@ -189,7 +186,7 @@ FNM_INLINE int fnm_splice_syn(struct xdp_md *ctx, struct fnm_context *c, const s
 		if (fnm_backend_refuses(b, c->now))
 			return fnm_splice_refuse(ctx, p, bpf_ntohl(th->seq) + 1, slot->tcp.ttl);
 	}
-	return fnm_splice_answer(ctx, c, p, slot);
+	return fnm_splice_answer(ctx, c, p, slot, b);
 }
 
 #define FNM_NO_ECN4 bpf_htonl(0xfffc0000)
@@ -214,7 +211,7 @@ FNM_INLINE void fnm_syn_ip(const struct fnm_packet *p, void *ip, __u32 tcp_lengt
 FNM_INLINE void fnm_close_syn(const struct fnm_packet *p, __u32 *tcp, __u32 tcp_length, __u64 sum,
 			      int ambiguous)
 {
-	__u64 pseudo = fnm_sum_addresses(p, p->v6) + bpf_htonl(IPPROTO_TCP) + bpf_htonl(tcp_length);
+	__u64 pseudo = fnm_sum_pseudo(p, tcp_length, p->v6);
 	__u32 half;
 
 	if (!ambiguous) {
@@ -359,7 +356,7 @@ FNM_GLOBAL int fnm_splice_try(struct xdp_md *ctx, struct fnm_context *c, struct 
 	row->own_wscale =
 	    b && b->answered && b->flags & FNM_TCP_WSCALE ? b->wscale : slot->tcp.wscale;
 	fnm_splice_row(c, p, slot, &o, row);
-	if (!fnm_splice_insert(c, p, row))
+	if (!fnm_splice_insert(c, p, hash, row))
 		return FNM_R_splice_full;
 	fnm_held_forget(hash);
 	if (p->end > p->l4 + p->doff || p->flags & FNM_TCP_FIN)
@@ -367,75 +364,6 @@ FNM_GLOBAL int fnm_splice_try(struct xdp_md *ctx, struct fnm_context *c, struct 
 	if (b)
 		fnm_backend_asked(b, c->now);
 	return fnm_splice_ask(ctx, c, p, row);
-}
-
-/* Options of a client's segment in any layout: the change of the sum, 0 for none. */
-FNM_GLOBAL int fnm_options_in(struct xdp_md *ctx, const struct fnm_packet *p,
-			      const struct fnm_splice *f)
-{
-	struct fnm_shift shift = {};
-	struct fnm_areas areas = {};
-	__u32 length, change;
-
-	if (!p || !f)
-		return 0;
-	length = p->doff - sizeof(struct fnm_tcphdr);
-	if (length < 4 || length > sizeof(areas.old))
-		return 0;
-	shift.sack_by = -f->delta;
-	shift.tsecr_by = f->flags & FNM_TCP_TIMESTAMPS ? -f->ts_delta : 0;
-	if (bpf_xdp_load_bytes(ctx, p->l4 + sizeof(struct fnm_tcphdr), areas.old, length))
-		return 0;
-	change = fnm_areas_change(&areas, length, &shift);
-	asm volatile("" : "+r"(length));
-	if (length < 4 || length > sizeof(areas.old) ||
-	    bpf_xdp_store_bytes(ctx, p->l4 + sizeof(struct fnm_tcphdr), areas.new, length))
-		return 0;
-	return change;
-}
-
-/* A segment of an open flow, to the server. */
-FNM_GLOBAL int fnm_splice_forward(struct xdp_md *ctx, const struct fnm_packet *p,
-				  const struct fnm_splice *f)
-{
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct fnm_tcphdr *th;
-	__u64 change = 0;
-	__u32 *w, old;
-
-	if (!p || !f)
-		return FNM_R_no_state;
-	th = fnm_tcp_of(p, data, end);
-	if (!th)
-		return FNM_R_bad_transport;
-	w = (__u32 *)th;
-	if (p->doff == 32 && (void *)(w + 8) <= end && w[5] == FNM_WORD(1, 1, 8, 10)) {
-		if (f->flags & FNM_TCP_TIMESTAMPS) {
-			old = w[7];
-			w[7] = fnm_moved(old, -f->ts_delta);
-			change += fnm_changed(old, w[7]);
-		}
-	} else if (p->doff > sizeof(*th)) {
-		change += (__u32)fnm_options_in(ctx, p, f);
-		data = (void *)(long)ctx->data;
-		end = (void *)(long)ctx->data_end;
-		th = fnm_tcp_of(p, data, end);
-		if (!th)
-			return FNM_R_bad_transport;
-		w = (__u32 *)th;
-	}
-	if (p->flags & FNM_TCP_ACK) {
-		old = w[2];
-		w[2] = fnm_moved(old, -f->delta);
-		change += fnm_changed(old, w[2]);
-	}
-	if (f->to_server) {
-		old = w[3];
-		w[3] = fnm_scaled(old, f->to_server);
-		change += fnm_changed(old, w[3]);
-	}
-	fnm_mend(p, th, change);
-	return FNM_R_splice_client;
 }
 
 #endif

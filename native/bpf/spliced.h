@@ -1,10 +1,69 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Clients' segments of flows that are in the table of spliced ones. */
+/*
+ * Clients' segments of flows that are in the table of spliced ones: the numbers of the server are
+ * put into what a client acknowledges.
+ */
 #ifndef FNM_SPLICED_H
 #define FNM_SPLICED_H
 
 #include "policy.h"
 #include "splice_in.h"
+
+FNM_GLOBAL int fnm_options_in(struct xdp_md *ctx, const struct fnm_packet *p,
+			      const struct fnm_splice *f)
+{
+	struct fnm_shift shift = {};
+
+	if (!p || !f)
+		return 0;
+	shift.sack_by = -f->delta;
+	shift.tsecr_by = f->flags & FNM_TCP_TIMESTAMPS ? -f->ts_delta : 0;
+	return fnm_move_options(ctx, FNM_AT_XDP, p, &shift);
+}
+
+/* A segment of an open flow, to the server. */
+FNM_GLOBAL int fnm_splice_forward(struct xdp_md *ctx, const struct fnm_packet *p,
+				  const struct fnm_splice *f)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct fnm_tcphdr *th;
+	__u64 change = 0;
+	__u32 *w, old;
+
+	if (!p || !f)
+		return FNM_R_no_state;
+	th = fnm_tcp_of(p, data, end);
+	if (!th)
+		return FNM_R_bad_transport;
+	w = (__u32 *)th;
+	if (p->doff == 32 && (void *)(w + 8) <= end && w[5] == FNM_WORD(1, 1, 8, 10)) {
+		if (f->flags & FNM_TCP_TIMESTAMPS) {
+			old = w[7];
+			w[7] = fnm_moved(old, -f->ts_delta);
+			change += fnm_changed(old, w[7]);
+		}
+	} else if (p->doff > sizeof(*th)) {
+		change += (__u32)fnm_options_in(ctx, p, f);
+		data = (void *)(long)ctx->data;
+		end = (void *)(long)ctx->data_end;
+		th = fnm_tcp_of(p, data, end);
+		if (!th)
+			return FNM_R_bad_transport;
+		w = (__u32 *)th;
+	}
+	if (p->flags & FNM_TCP_ACK) {
+		old = w[2];
+		w[2] = fnm_moved(old, -f->delta);
+		change += fnm_changed(old, w[2]);
+	}
+	if (f->to_server) {
+		old = w[3];
+		w[3] = fnm_scaled(old, f->to_server);
+		change += fnm_changed(old, w[3]);
+	}
+	fnm_mend(p, th, change);
+	return FNM_R_splice_client;
+}
 
 /* A segment of a flow whose server has not answered yet. */
 FNM_GLOBAL int fnm_splice_wait(struct xdp_md *ctx, struct fnm_context *c,
@@ -77,7 +136,7 @@ FNM_INLINE int fnm_splice_anew(struct xdp_md *ctx, struct fnm_context *c, struct
 FNM_INLINE int fnm_splice_client(struct xdp_md *ctx, struct fnm_context *c, struct fnm_packet *p,
 				 const struct fnm_policy *policy, __u32 *by)
 {
-	__u64 hash = p->v6 ? fnm_flow_hash(c, p, 1) : fnm_flow_hash(c, p, 0);
+	__u64 hash = fnm_hash_of(c, p);
 	struct fnm_splice *f = fnm_splice_find(c, p, hash);
 	int reason;
 

@@ -85,9 +85,7 @@ FNM_INLINE __u32 fnm_splice_worth(const struct fnm_context *c, const struct fnm_
 {
 	const struct fnm_splice *f = &set->way[way];
 
-	if (!set->tag[way])
-		return 1;
-	if (!f->ports)
+	if (!set->tag[way] || !f->ports)
 		return 1;
 	if (fnm_splice_is(f, p))
 		return 0;
@@ -133,16 +131,14 @@ FNM_GLOBAL int fnm_splice_place(const struct fnm_context *c, const struct fnm_pa
 
 /* Enter a flow, as it is in `row` but for where it lies; false where there is no room. */
 FNM_GLOBAL int fnm_splice_insert(const struct fnm_context *c, const struct fnm_packet *p,
-				 const struct fnm_splice *row)
+				 __u64 hash, const struct fnm_splice *row)
 {
 	struct fnm_splice_set *set;
 	struct fnm_splice *best;
-	__u64 hash;
 	int place;
 
 	if (!c || !p || !row)
 		return 0;
-	hash = p->v6 ? fnm_flow_hash(c, p, 1) : fnm_flow_hash(c, p, 0);
 	place = fnm_splice_place(c, p, hash);
 	if (place < 0)
 		return 0;

@@ -46,8 +46,7 @@ FNM_INLINE __u32 fnm_scaled(__u32 word, __s32 by)
 FNM_INLINE int fnm_ambiguous(const struct fnm_packet *p, const struct fnm_tcphdr *th)
 {
 	return fnm_partial &&
-	       th->check == (__u16)~fnm_fold(fnm_sum_addresses(p, p->v6) + bpf_htonl(IPPROTO_TCP) +
-					     bpf_htonl(p->end - p->l4));
+	       th->check == (__u16)~fnm_fold(fnm_sum_pseudo(p, p->end - p->l4, p->v6));
 }
 
 /* A checksum that is right whether or not somebody is going to complete it. Where that cannot be
@@ -120,14 +119,24 @@ struct fnm_areas {
 	__u8 old[40], new[64];
 };
 
-/* The change of the sum; `length` is a multiple of 4. */
-FNM_INLINE __u32 fnm_areas_change(struct fnm_areas *areas, __u32 length,
+/* Options of a segment in any layout: the change of the sum, 0 for none. */
+FNM_INLINE __u32 fnm_move_options(void *ctx, const enum fnm_hook hook, const struct fnm_packet *p,
 				  const struct fnm_shift *shift)
 {
-	__builtin_memcpy(areas->new, areas->old, sizeof(areas->old));
-	fnm_translate_options(areas->new, length, shift);
-	return bpf_csum_diff((__be32 *)areas->old, sizeof(areas->old), (__be32 *)areas->new,
-			     sizeof(areas->old), 0);
+	__u32 length = p->doff - sizeof(struct fnm_tcphdr), change;
+	__u32 at = p->l4 + sizeof(struct fnm_tcphdr);
+	struct fnm_areas areas = {};
+
+	if (length < 4 || length > sizeof(areas.old) || fnm_load(ctx, hook, at, areas.old, length))
+		return 0;
+	__builtin_memcpy(areas.new, areas.old, sizeof(areas.old));
+	fnm_translate_options(areas.new, length, shift);
+	change = bpf_csum_diff((__be32 *)areas.old, sizeof(areas.old), (__be32 *)areas.new,
+			       sizeof(areas.old), 0);
+	asm volatile("" : "+r"(length));
+	if (length < 4 || length > sizeof(areas.old) || fnm_store(ctx, hook, at, areas.new, length))
+		return 0;
+	return change;
 }
 
 #endif

@@ -43,7 +43,7 @@ _U32: Final = 0xFFFFFFFF
 def splicing(**fields: Any) -> Slot:
     """Return a mitigation that splices."""
     deadline = fields.pop("deadline", None)
-    slot = Slot(settings=Tcp(mode="splice", cookie_offset=0, scheme="host", **fields))
+    slot = Slot(settings=Tcp(mode="splice", cookie_offset=0, ts_offset=0, scheme="host", **fields))
     return slot if deadline is None else replace(slot, deadline=deadline)
 
 

@@ -64,6 +64,7 @@ def random_splice_scene(rng: random.Random, *, verify: bool) -> Scene:
             continue
         if rng.random() < 0.8:
             tcp.mode = "splice"
+            tcp.ts_offset = 0  # the daemon gives such a mitigation none
             tcp.cookie_offset = 0
             tcp.has_timestamps = tcp.has_timestamps or rng.random() < 0.6
         if rng.random() < 0.8:
