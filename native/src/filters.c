@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "filters.h"
+#include "splicing.h"
 #include "tables.h"
 
 #define SLICE 16384 /* sets: about a millisecond */
@@ -106,11 +107,7 @@ static void look_splice(struct engine *engine, uint64_t index, uint32_t now, fou
 	const struct fnm_splice_set *set = &engine->tables.splices[index];
 
 	for (int i = 0; i < FNM_SPLICE_WAYS; i++) {
-		const struct fnm_splice *row = &set->way[i];
-
-		if (row->ports && fnm_age(now, row->seen) <=
-				      fnm_splice_kept(row, engine->tables.control->flow_closing,
-						      engine->facts.splice_idle))
+		if (splicing_lives(engine, &set->way[i], now))
 			found(engine, FNM_FILTER_FLOWS, (uint64_t)set->tag[i] << 32);
 	}
 }

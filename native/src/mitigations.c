@@ -12,6 +12,7 @@
 #include "log.h"
 #include "mitigations.h"
 #include "rate.h"
+#include "same.h"
 #include "slots.h"
 #include "splicing.h"
 #include "targets.h"
@@ -58,44 +59,6 @@ static bool not_stale(const struct engine *engine, const char *id, uint16_t curr
 		return refuse(refusal, E_STALE, NULL, "revision %" PRIu64 " of \"%s\" was deleted",
 			      deleted, id);
 	return true;
-}
-
-/* ---- the same as what is in force? ---- */
-
-static bool equal_tcp(const struct fnm_tcp *one, const struct fnm_tcp *other)
-{
-	struct fnm_tcp a = *one, b = *other;
-	bool same;
-
-	if (!rate_equal(&a.grace, &b.grace) || !rate_equal(&a.unknown, &b.unknown) ||
-	    !rate_equal(&a.learned, &b.learned) || !rate_equal(&a.syn_ack_in, &b.syn_ack_in) ||
-	    !rate_equal(&a.icmp, &b.icmp))
-		return false;
-	a.grace = b.grace = a.unknown = b.unknown = (struct fnm_rate){0};
-	a.syn_ack_in = b.syn_ack_in = a.icmp = b.icmp = (struct fnm_rate){0};
-	a.learned = b.learned = (struct fnm_rate){0};
-	/* These two words follow the server's clock, and are written without a new slot. */
-	a.cookie_offset = b.cookie_offset = a.ts_offset = b.ts_offset = 0;
-	same = !memcmp(&a, &b, sizeof(a));
-	explicit_bzero(&a, sizeof(a));
-	explicit_bzero(&b, sizeof(b));
-	return same;
-}
-
-static bool unchanged(const struct engine *engine, const struct wish *wish, uint16_t current)
-{
-	const struct fnm_slot *now = &engine->tables.slots[current];
-	const struct fnm_slot *then = &wish->slot;
-
-	if (!prefix_equal(&engine->tables.books[current].target, &wish->target) ||
-	    now->kind != then->kind || now->mode != then->mode || now->flags != then->flags ||
-	    !portset_is(engine, now->portset, &wish->ports))
-		return false;
-	if (then->kind == FNM_TCP)
-		return equal_tcp(&now->tcp, &then->tcp);
-	if (then->kind == FNM_SORB)
-		return !memcmp(&now->sorb, &then->sorb, sizeof(now->sorb));
-	return then->kind != FNM_ACL || acl_equal(&engine->tables.acls[now->acl], &wish->acl);
 }
 
 /* ---- what a put takes over from what is in force, and from the clocks ---- */
@@ -353,7 +316,7 @@ bool mitigation_put(struct engine *engine, struct wish *wish, enum outcome *outc
 	if (wish->slot.kind == FNM_TCP && current)
 		wish->slot.tcp.grace_until =
 		    engine->tables.books[current].created_ms + wish->grace_ms;
-	*outcome = !current ? CREATED : unchanged(engine, wish, current) ? RENEWED : REPLACED;
+	*outcome = !current ? CREATED : wish_unchanged(engine, wish, current) ? RENEWED : REPLACED;
 	if (*outcome == RENEWED) {
 		if (!wish->check)
 			renew(engine, wish, current);

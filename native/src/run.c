@@ -12,16 +12,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <bpf/bpf.h>
-
-#include "address.h"
-#include "attach.h"
 #include "control.h"
 #include "counters.h"
 #include "daemon.h"
-#include "device.h"
-#include "egress.h"
 #include "filters.h"
+#include "interfaces.h"
 #include "log.h"
 #include "mitigations.h"
 #include "notify.h"
@@ -39,7 +34,7 @@ struct daemon {
 	struct kernel kernel;
 	struct pins pins;
 	bool owns_pins;
-	struct attachment attachments[INTERFACES_MOST];
+	struct interfaces interfaces;
 	struct control *control;
 	struct ring *ring;
 	int signals, poll, names; /* names: a socket that can be asked about interfaces */
@@ -47,171 +42,6 @@ struct daemon {
 };
 
 /* ---- start ---- */
-
-static bool verify_on(const struct options *options, const char *interface)
-{
-	struct device device;
-
-	if (options->verify != VERIFY_AUTO)
-		return options->verify == VERIFY_ON;
-	return device_read(interface, &device) && !device_leaves_checksums_open(&device);
-}
-
-static bool leaves_checksums_open(const char *interface)
-{
-	struct device device;
-
-	return !device_read(interface, &device) || device_leaves_checksums_open(&device);
-}
-
-static void note_program(struct interface_facts *facts, int program)
-{
-	struct bpf_prog_info info = {0};
-	__u32 size = sizeof(info);
-
-	if (bpf_obj_get_info_by_fd(program, &info, &size))
-		return;
-	facts->instructions = info.xlated_prog_len / 8;
-	facts->verified_instructions = info.verified_insns;
-}
-
-static void log_attached(const struct attachment *attachment, const struct interface_facts *facts)
-{
-	static const char *const words[] = {
-	    [ATTACHED] = "attached", [SWAPPED] = "swapped", [REATTACHED] = "reattached"};
-
-	log_info("interface.attached", "{s:s,s:I,s:s,s:s,s:b,s:I}", "interface", facts->name,
-		 "ifindex", (json_int_t)facts->ifindex, "mode",
-		 facts->generic ? "generic" : "native", "how", words[attachment->swap],
-		 "verify_checksums", facts->verify_checksums, "instructions",
-		 (json_int_t)facts->instructions);
-}
-
-static void warn_of_lost_tags(const char *interface)
-{
-	struct device device;
-
-	if (device_read(interface, &device) && device.strips_vlan && device.vlans)
-		log_warning("interface.tags_lost", "{s:s,s:i,s:s}", "interface", interface,
-			    "vlan_devices", (int)device.vlans, "todo",
-			    "ethtool -K NAME rxvlan off: the NIC takes VLAN tags out of the frame, "
-			    "and answers would go out without");
-}
-
-/* With flows that are left from before it stays, whatever is asked for: they would break. */
-static void attach_egress(struct daemon *daemon, const char *interface, uint32_t ifindex,
-			  const struct program *program)
-{
-	char link[PATH_MAX];
-	bool wanted = !daemon->options->no_splice || daemon->engine->tables.control->splicing;
-	bool linked = daemon->options->egress != EGRESS_CLSACT;
-	int error;
-
-	if (!wanted) {
-		pins_drop_egress(&daemon->pins, interface, ifindex);
-		daemon->engine->facts.splice = false;
-		return;
-	}
-	pins_path(&daemon->pins, "way", interface, link, sizeof(link));
-	error = egress_attach(ifindex, program_egress_fd(program), link, &linked);
-	if (!error && linked)
-		pins_drop_filter(&daemon->pins, interface, ifindex);
-	else if (!error)
-		error = pins_mark_egress(&daemon->pins, interface, program_egress_fd(program));
-	if (daemon->options->no_splice || error)
-		daemon->engine->facts.splice = false;
-	if (error)
-		log_warning("interface.no_egress", "{s:s,s:s,s:s}", "interface", interface,
-			    "message", strerror(-error), "todo",
-			    "the mode splice is not to be had; see whether the kernel has "
-			    "sch_ingress and cls_bpf, or start it with --no-splice");
-}
-
-/* Where the daemon itself puts segments in, when a server has not answered. */
-static void note_entrance(struct kernel *kernel, const char *interface, uint32_t ifindex,
-			  const struct program *program)
-{
-	struct device device;
-
-	if (kernel->judge_ifindex || !device_read(interface, &device))
-		return;
-	kernel->judge_program = dup(program_xdp_fd(program));
-	kernel->judge_ifindex = ifindex;
-	memcpy(kernel->judge_address, device.address, sizeof(kernel->judge_address));
-}
-
-static bool attach_one(struct daemon *daemon, unsigned int i, struct program *program, bool verify,
-		       struct refusal *refusal)
-{
-	struct interface_facts *facts = &daemon->engine->facts.interface[i];
-	struct attachment *attachment = &daemon->attachments[i];
-	const char *name = daemon->options->interface[i];
-
-	if (!attach(attachment, &daemon->pins, name, program_xdp_fd(program),
-		    daemon->options->allow_generic, refusal))
-		return false;
-	snprintf(facts->name, sizeof(facts->name), "%s", name);
-	facts->ifindex = attachment->ifindex;
-	facts->generic = attachment->generic;
-	facts->verify_checksums = verify;
-	note_program(facts, program_xdp_fd(program));
-	warn_of_lost_tags(name);
-	attach_egress(daemon, name, attachment->ifindex, program);
-	note_entrance(&daemon->kernel, name, attachment->ifindex, program);
-	daemon->engine->facts.interfaces++;
-	log_attached(attachment, facts);
-	return true;
-}
-
-/* One instance for each interface, as their constants differ; the first shows the clock as well. */
-static bool load_programs(struct daemon *daemon, struct program **programs, struct refusal *refusal)
-{
-	for (unsigned int i = 0; i < daemon->options->interfaces; i++) {
-		const char *interface = daemon->options->interface[i];
-		struct state_settings settings = {
-		    .verify_checksums = verify_on(daemon->options, interface),
-		    .partial_checksums = leaves_checksums_open(interface),
-		    .splice_idle = daemon->options->splice_idle};
-
-		programs[i] = state_program(&daemon->kernel, &settings, refusal);
-		if (!programs[i])
-			return false;
-	}
-	daemon->kernel.clock_program = dup(program_clock_fd(programs[0]));
-	return true;
-}
-
-static bool clock_begin(struct daemon *daemon, struct refusal *refusal)
-{
-	int error = clock_refresh(&daemon->kernel);
-
-	if (error)
-		return refuse(refusal, E_INTERNAL, NULL, "the engine clock cannot be read: %s",
-			      strerror(-error));
-	return clock_proven(&daemon->kernel, refusal);
-}
-
-/* All that can fail comes before anything is attached or swapped. */
-static bool attach_all(struct daemon *daemon, struct refusal *refusal)
-{
-	const struct options *options = daemon->options;
-	struct program *programs[INTERFACES_MOST] = {0};
-	bool good = load_programs(daemon, programs, refusal) && clock_begin(daemon, refusal) &&
-		    mitigations_load(daemon->engine, refusal);
-
-	daemon->engine->facts.splice = true;
-	for (unsigned int i = 0; i < options->interfaces && good; i++)
-		good = attach_one(daemon, i, programs[i], verify_on(options, options->interface[i]),
-				  refusal);
-	for (unsigned int i = 0; i < options->interfaces; i++)
-		if (programs[i])
-			program_close(programs[i]);
-	if (good) {
-		pins_drop_others(&daemon->pins, options->interface, options->interfaces);
-		splicing_resume(daemon->engine);
-	}
-	return good;
-}
 
 static bool add_to_poll(const struct daemon *daemon, int fd)
 {
@@ -275,7 +105,7 @@ static bool start(struct daemon *daemon, struct refusal *refusal)
 	notify_open();
 	/* The socket comes before the programs: a second daemon must not swap those of the first.
 	 */
-	if (!open_doors(daemon, refusal) || !attach_all(daemon, refusal) ||
+	if (!open_doors(daemon, refusal) || !interfaces_attach(&daemon->interfaces, refusal) ||
 	    !drop_privileges(daemon, refusal))
 		return false;
 	engine->facts.started_ms = engine->backend->monotonic_ms(engine->data);
@@ -305,7 +135,7 @@ static bool needs_new_start(struct daemon *daemon)
 		const char *name = daemon->options->interface[i];
 		bool *gone = &daemon->engine->facts.interface[i].gone;
 
-		if (!*gone && attach_gone(&daemon->attachments[i])) {
+		if (!*gone && attach_gone(&daemon->interfaces.attachments[i])) {
 			*gone = true;
 			log_error(
 			    "interface.gone", "{s:s,s:s}", "interface", name, "todo",
@@ -396,6 +226,10 @@ int command_run(const struct options *options)
 	daemon.engine = calloc(1, sizeof(*daemon.engine));
 	if (!daemon.engine)
 		refuse(&refusal, E_INTERNAL, NULL, "no memory");
+	daemon.interfaces = (struct interfaces){.options = options,
+						.engine = daemon.engine,
+						.kernel = &daemon.kernel,
+						.pins = &daemon.pins};
 	if (daemon.engine && start(&daemon, &refusal)) {
 		code = loop(&daemon);
 		notify("STOPPING=1");

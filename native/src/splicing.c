@@ -108,6 +108,13 @@ static void ask_again(struct engine *engine, const struct fnm_splice *row)
 		    "Linux 5.18 and later can do better");
 }
 
+bool splicing_lives(const struct engine *engine, const struct fnm_splice *row, uint32_t now)
+{
+	return row->ports &&
+	       fnm_age(now, row->seen) <= fnm_splice_kept(row, engine->tables.control->flow_closing,
+							  engine->facts.splice_idle);
+}
+
 static void count_row(struct splice_count *count, const struct fnm_splice *row)
 {
 	if (row->state == FNM_SPLICE_ASKED)
@@ -128,9 +135,7 @@ static void mark_flows(struct engine *engine, struct splice_count *count, __u64 
 		const struct fnm_splice *row =
 		    &tables->splices[i / FNM_SPLICE_WAYS].way[i % FNM_SPLICE_WAYS];
 
-		if (!row->ports ||
-		    fnm_age(now, row->seen) > fnm_splice_kept(row, tables->control->flow_closing,
-							      engine->facts.splice_idle))
+		if (!splicing_lives(engine, row, now))
 			continue;
 		count_row(count, row);
 		mark_address(bits, row->server.word);

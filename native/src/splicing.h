@@ -15,6 +15,8 @@ void splicing_resume(struct engine *engine);
 /* To be called before the mitigation is in force. */
 void splicing_expect(struct engine *engine, const struct fnm_prefix *target, unsigned int kind,
 		     unsigned int mode);
+/* Whether the row is of a flow that goes on; `now` as the tables have it. */
+bool splicing_lives(const struct engine *engine, const struct fnm_splice *row, uint32_t now);
 /* Count the flows, and let go of servers that have none. */
 void splicing_tick(struct engine *engine);
 /* Whether the mode can be had for that target, and if not, why. */
