@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.support.netns import CLIENT, SERVER
-from tests.support.stack import ECHO, TARGETS, Stand, fresh_client, tcp_of
+from tests.support.stack import BOTH_FAMILIES, ECHO, TARGETS, Stand, fresh_client, tcp_of
 from tests.support.stack_daemon import Daemon, oracle_daemon
 from tests.support.stack_talk import BANNER, BULK, GOODBYE, GREETER, Server, end_by_reset, until
 
-BOTH_FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 PORT = ECHO.to_bytes(2, "big")
 MEGABYTES = 1_000_000

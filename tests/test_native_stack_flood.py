@@ -8,11 +8,10 @@ from itertools import cycle
 import pytest
 
 from tests.support.netns import ACK, CLIENT, PSH, RST, SERVER, SYN, spoofed, tcp_packet
-from tests.support.stack import ECHO, TARGETS, Stand, tcp_of
+from tests.support.stack import BOTH_FAMILIES, ECHO, TARGETS, Stand, tcp_of
 from tests.support.stack_daemon import Daemon, by_verdict, oracle_daemon
 from tests.support.stack_talk import BULK, GREETER, Server
 
-BOTH_FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
 CLIENTS = 50
 LEAST = 20_000
 DIFFERENT = 2000

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.support.netns import ACK, CLIENT, PSH, SERVER
-from tests.support.stack import TARGETS, Stand, fresh_client
+from tests.support.stack import BOTH_FAMILIES, TARGETS, Stand, fresh_client
 from tests.support.stack_daemon import Daemon, dropped, oracle_daemon
 from tests.support.stack_raw import wires
 from tests.support.stack_talk import BANNER, FILLER, GREETER, Client, Server, until
 
-BOTH_FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
 CLIENT_PORT = 9000
 CLOSED = 9
 MEGABYTE = 1 << 20

@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The native engine on paths that lose and reorder segments, or that are narrow."""
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.netns import CLIENT, SERVER
-from tests.support.stack import TARGETS
+from tests.support.stack import BOTH_FAMILIES
 from tests.support.stack_daemon import Daemon, by_verdict, oracle_daemon
-from tests.support.stack_path import FAR, JUMBO, NARROW, JumboStand, NarrowStand, RoughStand
-from tests.support.stack_talk import BULK, Client, Server, until
+from tests.support.stack_path import (
+    JUMBO,
+    MEGABYTES,
+    NARROW,
+    JumboStand,
+    NarrowStand,
+    RoughStand,
+    exchange_over_bad_wire,
+    exchange_over_narrow_link,
+)
+from tests.support.stack_talk import BULK, Server
 
-BOTH_FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
-MEGABYTES = 1_000_000
 CLIENTS = 4
-WIDE = 1500
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +59,8 @@ async def test_lost_and_overtaken_segments_are_made_good(
     async with rough.wire() as wire, Server(rough).running() as server:
         await engine.begin(await rough.profiles())
         wire.lost = wire.late = 0.01
-        before = {role: await rough.netstat(role) for role in (CLIENT, SERVER)}
         clients = [await server.client(family, BULK) for _ in range(CLIENTS)]
-        size = 2 * MEGABYTES
-        done = await asyncio.gather(*(one.exchange(size) for one in clients))
-    assert done == [(size, size)] * CLIENTS
-    assert wire.events["lost"] > 10
-    assert wire.events["late"] > 10
-    for role, old in before.items():
-        new = await rough.netstat(role) - old
-        # A segment that was overtaken by an acknowledgement is old indeed.
-        assert sum(new[name] for name in new if "PAWS" in name) <= wire.events["late"]
-        assert new["TCPSackRecovery"] > 0
+        await exchange_over_bad_wire(rough, wire, clients)
     counts = await engine.in_force()
     assert counts["cookie_good"] >= CLIENTS
     assert counts["cookie_bad"] == 0
@@ -77,12 +71,7 @@ async def test_a_narrow_link_is_found_out(narrow: NarrowStand, engine: Daemon, f
     """A router's report that a packet is too big reaches the server, and the flow goes on."""
     async with Server(narrow).running() as server:
         await engine.begin(await narrow.profiles())
-        client = Client(*await narrow.connect(TARGETS[family], BULK, role=FAR))
-        server.include(client)
-        await until(lambda: server.knows(client))
-        assert server.info(client).pmtu == WIDE
-        size = 2 * MEGABYTES
-        assert await client.exchange(size) == (size, size)
+        client = await exchange_over_narrow_link(narrow, server, family)
         counts = await engine.in_force()
         assert server.last_info[client.name].pmtu == NARROW
         assert counts["cookie_good"] == 1

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.support.netns import ACK, PSH, RST, SERVER, SYN
-from tests.support.stack import ECHO, TARGETS, Stand, fresh_client
+from tests.support.netns import ACK, PSH, RST, SYN
+from tests.support.stack import BOTH_FAMILIES, ECHO, TARGETS, Stand, fresh_client
 from tests.support.stack_daemon import Daemon, plain_daemon
 from tests.support.stack_raw import wires
 from tests.support.stack_talk import Client, Server
 
-BOTH_FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
 CLOSED = 9
 
 
@@ -20,8 +19,7 @@ CLOSED = 9
 def stand() -> Iterator[Stand]:
     """Return one lab for all of them, whose server is as it comes: cookies only in need."""
     with Stand() as made:
-        made.sysctl(SERVER, "net/ipv4/tcp_syncookies", 1)
-        made.sysctl(SERVER, "net/ipv4/tcp_timestamps", 1)
+        made.make_ordinary()
         yield made
 
 

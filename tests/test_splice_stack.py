@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.support.netns import CLIENT, SERVER
-from tests.support.stack import ECHO, TARGETS, Stand, fresh_client, tcp_of
+from tests.support.stack import BOTH_FAMILIES, ECHO, TARGETS, Stand, fresh_client, tcp_of
 from tests.support.stack_daemon import Daemon, plain_daemon
 from tests.support.stack_talk import (
     BANNER,
@@ -23,7 +23,6 @@ from tests.support.stack_talk import (
     until,
 )
 
-BOTH_FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 PORT = ECHO.to_bytes(2, "big")
 MEGABYTES = 1_000_000
@@ -34,8 +33,7 @@ EVERYTHING = frozenset({"sack", "timestamps", "wscale"})
 def stand() -> Iterator[Stand]:
     """Return one lab for all of them; its server is an ordinary one."""
     with Stand() as made:
-        made.sysctl(SERVER, "net/ipv4/tcp_syncookies", 1)
-        made.sysctl(SERVER, "net/ipv4/tcp_timestamps", 1)
+        made.make_ordinary()
         yield made
 
 

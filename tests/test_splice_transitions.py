@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from tests.support.netns import GATEWAY, OUTSIDE, SERVER
+from tests.support.netns import GATEWAY, OUTSIDE
 from tests.support.stack import Stand
 from tests.support.stack_daemon import Daemon, plain_daemon
 from tests.support.stack_talk import Server
@@ -25,8 +25,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 def stand() -> Iterator[Stand]:
     """Return a lab with an ordinary server."""
     with Stand() as made:
-        made.sysctl(SERVER, "net/ipv4/tcp_syncookies", 1)
-        made.sysctl(SERVER, "net/ipv4/tcp_timestamps", 1)
+        made.make_ordinary()
         yield made
 
 

@@ -13,6 +13,7 @@ from tests.support import bpf_abi as abi
 from tests.support.bpf_engine import FROZEN, REAL, Engine, Outcome
 from tests.support.model import Model
 from tests.support.model_cookie import MINUTE_MS, cookie
+from tests.support.model_known import Judgement
 from tests.support.model_scene import Network, Rule, Scene, Slot, Tcp
 from tests.support.native_build import built
 from tests.support.packets import ACK, FRAGMENT, UDP, Datagram, Segment, packed, udp
@@ -80,6 +81,12 @@ def faulty(faults: int) -> Engine:
     return Engine(path, faults=faults, sets=1024)
 
 
+def agree(found: Outcome, wanted: Judgement) -> None:
+    """Fail unless program and model say the same of a packet, in everything."""
+    agreed = (wanted.verdict, wanted.reason, wanted.slot, wanted.frame.hex())
+    assert (found.verdict, found.reason, found.slot, found.frame.hex()) == agreed
+
+
 class Bench:
     """A scene in force in the program and in the model; each packet goes to both."""
 
@@ -107,9 +114,7 @@ class Bench:
         frame = packet if isinstance(packet, bytes) else packet.frame()
         self.model.now = self.engine.now()
         outcome = self.engine.run(frame)
-        expected = self.model.judge(frame)
-        agreed = (expected.verdict, expected.reason, expected.slot, expected.frame.hex())
-        assert (outcome.verdict, outcome.reason, outcome.slot, outcome.frame.hex()) == agreed
+        agree(outcome, self.model.judge(frame))
         return outcome
 
     def reason(self, packet: Segment | Datagram | bytes) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tests.support import bpf_abi as abi
-from tests.support.bpf_bench import V4, V6, Ends, engine
+from tests.support.bpf_bench import V4, V6, Ends, agree, engine
 from tests.support.bpf_engine import Engine, Outcome
 from tests.support.bpf_splice import make_older, ticks_of
 from tests.support.bpf_splice_net import OwnNetwork, without_tag
@@ -161,9 +161,7 @@ class SpliceBench:
         frame = packet if isinstance(packet, bytes) else packet.frame()
         self.model.now = self.engine.now()
         found = self.engine.run(frame)
-        wanted = self.model.judge(frame)
-        agreed = (wanted.verdict, wanted.reason, wanted.slot, wanted.frame.hex())
-        assert (found.verdict, found.reason, found.slot, found.frame.hex()) == agreed
+        agree(found, self.model.judge(frame))
         return found
 
     def leave(self, packet: Segment | Datagram | bytes) -> Outcome:
@@ -172,8 +170,7 @@ class SpliceBench:
         self.model.now = self.engine.now()
         found = self.engine.run_out(frame)
         wanted = self.model.leave(frame)
-        agreed = (wanted.verdict, wanted.reason, wanted.slot, wanted.frame.hex())
-        assert (found.verdict, found.reason, found.slot, found.frame.hex()) == agreed
+        agree(found, wanted)
         if self.network is not None:
             heard = self.network.heard(len(wanted.before))
             assert heard == [without_tag(one) for one in wanted.before]

@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.support import model_splice_bytes as wire
 from tests.support.model_answer import Offered, read_options
-from tests.support.model_known import PASS, seconds
+from tests.support.model_known import PASS, Judgement, seconds
 from tests.support.model_packet import MalformedError, Packet, find_ip, read_ip, read_transport
 from tests.support.model_splice import SpliceModel, is_icmp_error
 from tests.support.model_splice_state import AGAIN_MS, Backend, Spliced, moment
@@ -23,13 +23,9 @@ _QUOTED_ACK: Final = 14
 
 
 @dataclass(slots=True)
-class Departure:
+class Departure(Judgement):
     """What becomes of a packet that leaves; what goes on untouched has no reason."""
 
-    verdict: str
-    reason: str
-    slot: int
-    frame: bytes
     before: list[bytes] = field(default_factory=list)
     """Frames that the host was given ahead of this one."""
 

@@ -15,6 +15,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import count
 from typing import Final
 
+import pytest
+
 from tests.support.netns import (
     ACK,
     CLIENT,
@@ -34,6 +36,7 @@ from tests.support.netns import (
 from tests.support.stack_xdp import attach, passing_program
 
 TARGETS: Final = {4: SERVER4, 6: SERVER6}
+BOTH_FAMILIES: Final = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
 ECHO: Final = 8080
 """Repeats what it is told; after the client's end of file it says goodbye."""
 
@@ -91,6 +94,11 @@ class Stand(Lab):
         # What XDP sends back out of a veth is only looked at where the peer has a program, too.
         inside(self.names[CLIENT], lambda: attach("eth0", passing_program()))
         self.offload(CLIENT, "eth0", tx=False)
+
+    def make_ordinary(self) -> None:
+        """Give the server a kernel's usual settings: cookies only in need, and offsets of time."""
+        self.sysctl(SERVER, "net/ipv4/tcp_syncookies", 1)
+        self.sysctl(SERVER, "net/ipv4/tcp_timestamps", 1)
 
     def sysctl(self, role: str, path: str, value: int) -> None:
         """Set a kernel setting of a namespace."""

@@ -4,20 +4,23 @@
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Final
 
 from tests.support.netns import CLIENT, CLIENT4, CLIENT6, GATEWAY, INSIDE, SERVER
-from tests.support.stack import Stand
+from tests.support.stack import TARGETS, Stand
+from tests.support.stack_talk import BULK, Client, Server, until
 
 MIDDLE: Final = "middle"
 FAR: Final = "far"
 FAR4: Final = "203.0.113.2"
 FAR6: Final = "2001:db8:7::2"
+WIDE: Final = 1500
 NARROW: Final = 1380
 JUMBO: Final = 9000
+MEGABYTES: Final = 1_000_000
 _ETH_P_ALL: Final = 3
 
 
@@ -141,3 +144,30 @@ class JumboStand(Stand):
         super()._join(left, left_name, right, right_name)
         for role, name in ((left, left_name), (right, right_name)):
             self.ip(role, "link", "set", name, "mtu", str(JUMBO))
+
+
+async def exchange_over_bad_wire(stand: Stand, wire: Wire, clients: Sequence[Client]) -> None:
+    """Send data both ways over a wire that loses and delays 1 %: all arrive, with SACK at work."""
+    before = {role: await stand.netstat(role) for role in (CLIENT, SERVER)}
+    wire.lost = wire.late = 0.01
+    size = 2 * MEGABYTES
+    done = await asyncio.gather(*(one.exchange(size) for one in clients))
+    assert done == [(size, size)] * len(clients)
+    assert wire.events["lost"] > 10
+    assert wire.events["late"] > 10
+    for role, old in before.items():
+        new = await stand.netstat(role) - old
+        # A segment that was overtaken by an acknowledgement is old indeed.
+        assert sum(new[name] for name in new if "PAWS" in name) <= wire.events["late"]
+        assert new["TCPSackRecovery"] > 0
+
+
+async def exchange_over_narrow_link(stand: NarrowStand, server: Server, family: int) -> Client:
+    """Send data both ways to a client behind a narrow link, of which nobody knows at first."""
+    client = Client(*await stand.connect(TARGETS[family], BULK, role=FAR))
+    server.include(client)
+    await until(lambda: server.knows(client))
+    assert server.info(client).pmtu == WIDE
+    size = 2 * MEGABYTES
+    assert await client.exchange(size) == (size, size)
+    return client
