@@ -5,6 +5,7 @@ The client owns whole networks, so that a test can come from an address that nob
 """
 
 import json
+import os
 import re
 import socket
 from collections import Counter
@@ -94,6 +95,19 @@ class Stand(Lab):
         # What XDP sends back out of a veth is only looked at where the peer has a program, too.
         inside(self.names[CLIENT], lambda: attach("eth0", passing_program()))
         self.offload(CLIENT, "eth0", tx=False)
+        for role in self.names:
+            self._carry_in_order(role)
+        # Between programs a veth is a ring of 256; with a queue before it nothing is lost there.
+        for role, interface in ((CLIENT, "eth0"), (GATEWAY, OUTSIDE)):
+            queue = ("qdisc", "add", "dev", interface, "root", "pfifo", "limit", "10000")
+            run(*self.prefix(role), "tc", *queue)
+
+    def _carry_in_order(self, role: str) -> None:
+        # A veth loses the order within a flow when the sender moves to another CPU, which a card
+        # with RSS does not: let one CPU take all that arrives (RPS).
+        cpu = 1 if role == GATEWAY or os.cpu_count() == 1 else 2
+        queues = f'for one in /sys/class/net/*/queues/rx-*/rps_cpus; do echo {cpu} >"$one"; done'
+        run(*self.prefix(role), "sh", "-c", queues)
 
     def make_ordinary(self) -> None:
         """Give the server a kernel's usual settings: cookies only in need, and offsets of time."""
