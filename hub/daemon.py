@@ -6,7 +6,6 @@ import base64
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -19,16 +18,14 @@ from hub.effects import Effects
 from hub.engine_watch import EngineWatch
 from hub.errors import (
     ConfigError,
-    IntakeError,
     OverloadedError,
     RefusedError,
     StoreError,
 )
 from hub.guard.checks import cap_usage
-from hub.intake.envelope import Envelope, decode
-from hub.intake.parse import parse
+from hub.intake.envelope import Envelope
 from hub.intake.spool import Spool
-from hub.intake.view import report_view
+from hub.intake.view import stored_report
 from hub.isn_sync.sync import IsnSync
 from hub.loading import difference, read_for_reload, warnings_of
 from hub.mitigations.model import Mitigation
@@ -135,6 +132,10 @@ class HubDaemon:
             "warnings": self._warnings(),
         }
 
+    def history(self) -> View:
+        """Return what engines counted lately."""
+        return self._watch.history.view(self._now())
+
     async def attacks(self, *, include_ended: bool, limit: int) -> list[View]:
         """Return attacks, newest first."""
         if not include_ended:
@@ -185,7 +186,7 @@ class HubDaemon:
             return None
         view = event_view(event)
         view["raw"] = base64.b64encode(event.raw).decode("ascii")
-        view["report"] = _report(event.raw)
+        view["report"] = stored_report(event.raw)
         audit = await self._runner.journal.audit(event=number, limit=100)
         view["audit"] = [audit_view(row) for row in audit]
         return view
@@ -382,15 +383,6 @@ class HubDaemon:
 
 def _may_be_unban(envelope: Envelope) -> bool:
     return any("unb" in arg for arg in envelope.args) or _UNBAN in envelope.stdin[:65536]
-
-
-def _report(raw: bytes) -> View | None:
-    try:
-        envelope = decode(raw)
-        report: dict[str, Any] = report_view(parse(envelope.args, envelope.stdin))
-    except IntakeError:
-        return None
-    return report
 
 
 def _text(path: Path | None) -> str | None:

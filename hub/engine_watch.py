@@ -9,7 +9,9 @@ from typing import Any, Final
 import structlog
 
 from hub.effects import Effects
+from hub.engines.verdicts import verdict_of
 from hub.errors import HubError
+from hub.history import History
 from hub.mitigations.engine import Engine, Health, Installed, Interface
 from hub.mitigations.model import Mitigation
 from hub.mitigations.reconciler import Findings, compare
@@ -32,6 +34,7 @@ class EngineWatch:
     Attributes:
         health: newest answer by engine name.
         counters: newest telemetry by engine name.
+        history: of the telemetry.
         foreign: what of somebody else's was found in our place, by engine name.
     """
 
@@ -39,6 +42,7 @@ class EngineWatch:
         self._engines, self._runner = engines, runner
         self.health: dict[str, Health] = {}
         self.counters: dict[str, Mapping[str, int]] = {}
+        self.history = History(verdict_of)
         self.foreign: dict[str, tuple[str, ...]] = {}
         self._seen: dict[str, dict[str, tuple[int, float]]] = {}
         self._places: dict[str, set[Interface]] = {}
@@ -185,6 +189,7 @@ class EngineWatch:
         try:
             health = await engine.health()
             self.counters[name] = await engine.telemetry()
+            self.history.take(name, self.counters[name], self._runner.clock.time())
         except Exception as error:  # noqa: BLE001 - an engine's defect must not end the hub
             health = Health(ok=False, detail=_words(error))
         self._note_health(name, health)

@@ -21,6 +21,7 @@ from tests.support.api_daemon import (
     agent_view,
     attack_view,
     event_view,
+    history_view,
     key_view,
     mitigation_view,
     status_view,
@@ -84,6 +85,13 @@ async def post(
 async def test_status_when_asked_then_the_daemon_s_own(session: aiohttp.ClientSession) -> None:
     """The state of the whole is shown as the daemon gives it."""
     assert (200, status_view()) == await get(session, "/v1/status")
+
+
+async def test_history_when_asked_then_the_daemon_s_own_and_the_time(
+    session: aiohttp.ClientSession,
+) -> None:
+    """What engines counted lately is shown as the daemon gives it."""
+    assert (200, {"now": NOW, **history_view()}) == await get(session, "/v1/history")
 
 
 async def test_lists_when_asked_then_items_and_the_hub_s_time(

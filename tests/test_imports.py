@@ -6,7 +6,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 FLOORS = (
-    {"errors", "clock", "tasks", "units", "net", "log", "metrics", "stream", "rates", "__init__"},
+    {"errors", "clock", "tasks", "units", "net", "log", "metrics", "stream", "rates", "history"}
+    | {"__init__"},
     {"agent", "intake.model", "isn_sync.inventory"},
     {"fields"},
     {"yamlerrors", "yamlfile", "yamlnode", "yamlscalar"},

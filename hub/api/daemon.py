@@ -45,6 +45,10 @@ class Daemon(Protocol):
         """Return the state of the whole."""
         ...
 
+    def history(self) -> View:
+        """Return what engines counted lately: `{span, engines}`."""
+        ...
+
     async def attacks(self, *, include_ended: bool, limit: int) -> list[View]:
         """Return attacks, newest first."""
         ...

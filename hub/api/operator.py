@@ -46,6 +46,10 @@ class _Operator:
         """Answer the state of the whole."""
         return answer(self._daemon.status())
 
+    async def history(self, _request: web.Request) -> web.Response:
+        """Answer what engines counted lately."""
+        return self._done(self._daemon.history())
+
     async def attacks(self, request: web.Request) -> web.Response:
         """Answer attacks, newest first."""
         found = await self._daemon.attacks(include_ended=_all(request), limit=_limit(request))
@@ -167,6 +171,7 @@ def build_operator_app(
     app.on_shutdown.append(stream.close)
     Health(daemon, counters).add_to(app)
     app.router.add_get("/v1/status", operator.status)
+    app.router.add_get("/v1/history", operator.history)
     app.router.add_get("/v1/attacks", operator.attacks)
     app.router.add_get("/v1/attacks/{id}", operator.attack)
     app.router.add_get("/v1/mitigations", operator.mitigations)

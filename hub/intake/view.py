@@ -3,7 +3,10 @@
 
 from typing import Any
 
+from hub.errors import IntakeError
+from hub.intake.envelope import decode
 from hub.intake.model import TRAFFIC_KINDS, WAYS, Report
+from hub.intake.parse import parse
 
 
 def report_view(report: Report) -> dict[str, Any]:
@@ -40,3 +43,12 @@ def report_view(report: Report) -> dict[str, Any]:
 def _counter(report: Report, way: str, kind: str) -> dict[str, int | None]:
     counter = report.counters[way][kind]
     return {"pps": counter.pps, "bps": counter.bps, "flows": counter.flows}
+
+
+def stored_report(raw: bytes) -> dict[str, Any] | None:
+    """Return what the bytes of a stored event say, None where they are not understood."""
+    try:
+        envelope = decode(raw)
+        return report_view(parse(envelope.args, envelope.stdin))
+    except IntakeError:
+        return None

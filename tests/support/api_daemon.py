@@ -119,6 +119,7 @@ class MemoryDaemon:
         self.queues: list[asyncio.Queue[View | None]] = []
         self.heard = asyncio.Event()
         self.state: View = status_view()
+        self.past: View = history_view()
         self.agent_rows = [agent_view()]
         self.key_row = key_view()
 
@@ -134,6 +135,10 @@ class MemoryDaemon:
     def status(self) -> View:
         """Return the set state."""
         return self.state
+
+    def history(self) -> View:
+        """Return the set past."""
+        return self.past
 
     async def attacks(self, *, include_ended: bool, limit: int) -> list[View]:
         """Return the rows that were put in."""
@@ -343,6 +348,29 @@ def key_view(letter: str = "A", **changed: Any) -> View:
         "line": f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{letter * 43} fnm-hub@edge",
         "fingerprint": f"SHA256:{letter * 43}",
         "previous": None,
+        **changed,
+    }
+
+
+def history_view(**changed: Any) -> View:
+    """Return what one engine has counted in two samples."""
+    return {
+        "span": 900.0,
+        "engines": [
+            {
+                "name": "nftables",
+                "time": [NOW - 6, NOW - 1],
+                "seconds": [5.0, 5.0],
+                "pass": [10, 20],
+                "answer": [50_000, 100_000],
+                "drop": [0, 500],
+                "packets": {
+                    "tcp.cookie_invalid": [0, 500],
+                    "tcp.known_passed": [10, 20],
+                    "tcp.syn_packets": [50_000, 100_000],
+                },
+            }
+        ],
         **changed,
     }
 
