@@ -258,7 +258,7 @@ async def test_connection_when_rubbish_then_a_short_answer_that_repeats_none_of_
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", EVENTS, 405),
+        ("PUT", EVENTS, 405),
         ("POST", "/v1/status", 404),
         ("POST", "/v1/webhook/fastnetmon/fnm1", 404),
         ("POST", EVENTS + "/..", 404),
@@ -271,6 +271,28 @@ async def test_intake_when_another_path_or_method_then_refused(
     answer = await answer_of(await session.request(method, path, data=b"{}"))
     assert status == answer[0]
     assert {"error", "where", "todo"} == answer[1].keys()
+
+
+async def test_question_when_the_sender_is_known_then_ok_and_nothing_is_taken(
+    session: aiohttp.ClientSession, daemon: MemoryDaemon
+) -> None:
+    """A sender may ask whether its calls would be taken, without making one."""
+    assert await answer_of(await session.get(EVENTS)) == (200, {"ok": True})
+    assert daemon.accepted == []
+
+
+async def test_question_when_the_peer_is_another_user_then_403(bound: Bound) -> None:
+    """Who may make no call is told so."""
+    await asyncio.to_thread(bound.intake.chmod, 0o666)
+    code = """
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+s.sendall(b"GET " + sys.argv[2].encode() + b" HTTP/1.1\\r\\nHost: hub\\r\\n\\r\\n")
+print(s.makefile("rb").readline().decode())
+"""
+    _, out, err = await run_python(code, str(bound.intake), EVENTS, uid=NOBODY)
+    assert (err, out[:13]) == ("", "HTTP/1.1 403 ")
 
 
 async def test_event_when_the_peer_is_another_user_then_403(

@@ -70,6 +70,17 @@ class _Intake:
         except (NotAllowedError, BodyError, HubError) as error:
             return self._refuse(request, error, options.via)
 
+    async def would_take(self, request: web.Request) -> web.Response:
+        """Answer 200 to a sender whose envelope would be taken; nothing is recorded."""
+        options = self._options
+        try:
+            for gate in options.gates:
+                gate.before_body(request)
+                gate.with_body(request, b"")
+        except (NotAllowedError, HubError) as error:
+            return self._refuse(request, error, options.via)
+        return answer({"ok": True})
+
     async def webhook(self, request: web.Request) -> web.Response:
         """Take one document as FastNetMon Advanced posts it."""
         options = self._options
@@ -128,6 +139,7 @@ def build_intake_app(
     intake = _Intake(daemon, options, clock=clock, counters=counters, refusals=refusals)
     app = web.Application(middlewares=[errors_as_json])
     app.router.add_post(EVENTS_PATH, intake.event)
+    app.router.add_get(EVENTS_PATH, intake.would_take, allow_head=False)
     if options.tokens is not None:
         app.router.add_post(WEBHOOK_PATH, intake.webhook)
         # For senders that can set no header: the token stands in the path, which is never logged.
