@@ -22,6 +22,7 @@ from hub.errors import (
     RefusedError,
     StoreError,
 )
+from hub.explainer import Explainer
 from hub.guard.checks import cap_usage
 from hub.intake.envelope import Envelope
 from hub.intake.spool import Spool
@@ -56,6 +57,7 @@ class HubDaemon:
         self._runner, self._watch, self._spool, self._clock = runner, watch, spool, clock
         self._started_at = clock.time()
         self._state = runner.state
+        self._explainer = Explainer(runner.state, runner.journal, watch.unready)
         self._rules_loaded_at = self._started_at
         self._reloading = asyncio.Lock()
         self.serving = False
@@ -83,14 +85,15 @@ class HubDaemon:
         except StoreError:
             self._runner.metrics.turned_away.labels("store").inc()
             raise
+        about = {"number": number, "delivery": envelope.id, "detector": envelope.detector}
         if is_new:
             self._runner.accepted += 1
             self._runner.metrics.accepted.labels(via).inc()
             self._runner.arrived(number)
-            log.debug("event.accepted", number=number, detector=envelope.detector, via=via)
+            log.debug("event.accepted", **about, via=via)
         else:
             self._runner.metrics.duplicates.inc()
-            log.debug("event.duplicate", number=number, detector=envelope.detector, via=via)
+            log.debug("event.duplicate", **about, via=via)
         return Accepted(number, is_new)
 
     # ---- what operators see -------------------------------------------------------------
@@ -190,6 +193,10 @@ class HubDaemon:
         audit = await self._runner.journal.audit(event=number, limit=100)
         view["audit"] = [audit_view(row) for row in audit]
         return view
+
+    async def explain(self, thing: str) -> View | None:
+        """Return why something was done, or nothing was."""
+        return await self._explainer.explain(thing, self._now())
 
     # ---- agents -------------------------------------------------------------------------
 

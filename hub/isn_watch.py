@@ -88,5 +88,7 @@ class IsnWatch:
         log.info("isn.mode_changed", mitigation=row.id, target=target, mode=now.mode, why=why)
         effects = Effects()
         reason = f"goes on by {now.mode}" + (f": {why}" if why else "")
-        audit(effects, self._runner.clock.time(), "mitigation.mode", reason, mitigation=row)
+        details = {"mode": now.mode, "down": list(now.down)}
+        at = self._runner.clock.time()
+        audit(effects, at, "mitigation.mode", reason, mitigation=row, details=details)
         await self._runner.carry_out(effects)

@@ -111,11 +111,16 @@ class Runner:
         now = self.clock.time()
         try:
             envelope = decode(event.raw)
-            effects = take_event(self.state, event.number, envelope, now)
+            effects = take_event(self.state, event.number, envelope, now, event.received_at)
         except IntakeError as error:
             return _unreadable(event, str(error))
         except Exception as error:
-            log.exception("event.defect", number=event.number, todo="report it with the event")
+            log.exception(
+                "event.defect",
+                number=event.number,
+                delivery=event.delivery_id,
+                todo="report it with the event",
+            )
             return _unreadable(event, f"defect while taking it in: {type(error).__name__}")
         for order in effects.orders:
             if order.verb is Verb.APPLY and order.mitigation.active_at is None:
@@ -204,7 +209,7 @@ class Runner:
         self.metrics.engine_seconds.labels(engine, verb).observe(answer.seconds)
         match order.verb:
             case Verb.APPLY:
-                effects = answers.applied(self.state, order, now, answer.steps)
+                effects = answers.applied(self.state, order, now, answer)
                 received = self._received.pop(order.mitigation.id, None)
                 if received is not None and effects.mitigations:
                     self.metrics.event_to_active.observe(max(0.0, now - received))
@@ -256,5 +261,13 @@ def _item(line: Line, effects: Effects) -> Mapping[str, Any]:
 def _unreadable(event: StoredEvent, why: str) -> Effects:
     effects = Effects()
     effects.events.append(EventResult(event.number, "not_understood", note=why))
-    effects.log("warning", "event.not_understood", number=event.number, why=why)
+    effects.log(
+        "warning",
+        "event.not_understood",
+        number=event.number,
+        delivery=event.delivery_id,
+        detector=event.detector,
+        why=why,
+        todo=f"it is kept as it came: fnm-hub event {event.number}",
+    )
     return effects

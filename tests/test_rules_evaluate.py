@@ -197,6 +197,7 @@ def test_to_json_when_rendered_then_each_clause_with_value_seen_and_wanted(tmp_p
             },
         ],
         "not_looked_at": 0,
+        "not_asked": [],
     }  # fmt: skip
     full = rules.evaluate(SYN, None).to_json(full=True)
     assert [each["clause"] for each in full["trace"][0]["clauses"]] == [

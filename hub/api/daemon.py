@@ -73,6 +73,17 @@ class Daemon(Protocol):
         """Return one event with `raw` (base64 of its bytes) and `report` (parsed, or None)."""
         ...
 
+    async def explain(self, thing: str) -> View | None:
+        """Return why something was done, or nothing was; None where nothing is known of it.
+
+        Args:
+            thing: number of an event, id of an attack or a mitigation, address or prefix.
+
+        Raises:
+            IntakeError: it is none of these.
+        """
+        ...
+
     async def release(self, mitigation_id: str, *, actor: str, reason: str) -> View:
         """End one mitigation and return it.
 

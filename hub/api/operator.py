@@ -27,6 +27,7 @@ ACTOR: Final = web.RequestKey("actor", str)
 _LISTS: Final = {
     "attack": "list them: fnm-hub attacks --all",
     "event": "list the newest: fnm-hub events -n 100",
+    "thing": "list with fnm-hub events, attacks --all or mitigations --all; old ones are pruned",
 }
 _MAX_BODY: Final = 64 * 2**10
 _MAX_REASON: Final = 500
@@ -73,6 +74,10 @@ class _Operator:
     async def event(self, request: web.Request) -> web.Response:
         """Answer one event, with its bytes."""
         return self._one(await self._daemon.event(int(request.match_info["number"])), "event")
+
+    async def explain(self, request: web.Request) -> web.Response:
+        """Answer why something was done, or nothing was."""
+        return self._one(await self._daemon.explain(request.match_info["thing"]), "thing")
 
     async def release(self, request: web.Request) -> web.Response:
         """End one mitigation."""
@@ -177,6 +182,7 @@ def build_operator_app(
     app.router.add_get("/v1/mitigations", operator.mitigations)
     app.router.add_get("/v1/events", operator.events)
     app.router.add_get(r"/v1/events/{number:[0-9]{1,18}}", operator.event)
+    app.router.add_get("/v1/explain/{thing:.+}", operator.explain)
     app.router.add_get("/v1/stream", stream.handle)
     app.router.add_post("/v1/mitigations/{id}/release", operator.release)
     app.router.add_post("/v1/freeze", operator.change(daemon.freeze))

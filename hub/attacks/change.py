@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from hub.attacks.model import Attack
 from hub.intake.model import Report, Stamp
@@ -32,12 +33,26 @@ class Sighting:
         number: the event's number in the journal.
         detector: who sent it.
         stamp: when the sender took it up.
+        delivery: the sender's name for this delivery, by which its way can be followed.
+        received_at: when we took it, Unix seconds by our clock; None where nobody knows.
     """
 
     number: int
     detector: str
     stamp: Stamp
     report: Report
+    delivery: str = ""
+    received_at: float | None = None
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Return where it comes from, for the audit record."""
+        return {
+            "delivery": self.delivery,
+            "detector": self.detector,
+            "stamp": self.stamp.time,
+            "received_at": self.received_at,
+        }
 
 
 @dataclass(frozen=True, slots=True)

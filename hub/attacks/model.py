@@ -54,6 +54,7 @@ class Attack:
         events: journal numbers of the newest events, newest last, at most 32.
         end_reason: why it ended: `unban`, `lifetime` or `operator`.
         held: why it does not end although no detector reports it any more; empty when it does.
+        delivery: of the event that began it; empty where a release did not keep it.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Attack:
     events: tuple[int, ...] = ()
     end_reason: str = ""
     held: str = ""
+    delivery: str = ""
 
     @property
     def goes_on(self) -> bool:

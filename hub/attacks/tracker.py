@@ -174,6 +174,7 @@ class Tracker:
             holders=(holder_of(sighting),),
             episodes=1 + self._begun_recently(subject, direction, now),
             events=(sighting.number,),
+            delivery=sighting.delivery,
         )
         self._remember(subject, direction, now)
         self._put(attack)

@@ -71,6 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("event", "event", "show one event as it came").add_argument(
         "number", metavar="N", type=_number
     )
+    add("explain", "explain", "say why something was done, or nothing was").add_argument(
+        "thing", metavar="THING", help="event number, attack, mitigation, address or prefix"
+    )
     add("tail", "tail", "follow what happens")
     _agents(add)
     release = add("release", "release", "end one countermeasure now")

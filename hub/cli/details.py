@@ -46,11 +46,11 @@ def show_attack(screen: Screen, attack: dict[str, Any]) -> None:
         screen.field("episodes", f"{attack['episodes']}: it comes and goes")
     for holder in attack.get("holders", []):
         screen.field("held by", _holder(holder, now))
-    _heading(screen, "mitigations")
+    heading(screen, "mitigations")
     show_mitigations(screen, {"now": now, "items": attack["mitigations"]})
-    _heading(screen, "decisions")
+    heading(screen, "decisions")
     _audit(screen, attack.get("audit", []))
-    _heading(screen, "events")
+    heading(screen, "events")
     show_events(screen, {"now": now, "items": attack["events"]})
 
 
@@ -87,7 +87,7 @@ def show_event(screen: Screen, event: dict[str, Any]) -> None:
         screen.field("attack", clean(event["attack"]))
     if event.get("note"):
         screen.field("note", clean(event["note"]), "yellow")
-    _heading(screen, "understood as")
+    heading(screen, "understood as")
     report = event.get("report")
     if report is None:
         screen.line("  nothing", "yellow")
@@ -95,13 +95,14 @@ def show_event(screen: Screen, event: dict[str, Any]) -> None:
         for line in json.dumps(report, indent=2, ensure_ascii=True).splitlines():
             screen.text(line, indent=2)
     if event.get("audit"):
-        _heading(screen, "decisions")
+        heading(screen, "decisions")
         _audit(screen, event["audit"])
-    _heading(screen, "as it came")
+    heading(screen, "as it came")
     _raw(screen, event.get("raw") or "")
 
 
-def _heading(screen: Screen, text: str) -> None:
+def heading(screen: Screen, text: str) -> None:
+    """Begin a part of the answer."""
     screen.line()
     screen.line(text, "bold")
 

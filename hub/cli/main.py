@@ -163,6 +163,14 @@ class _Commands:
 
         return self._show(self._client().get(f"/v1/events/{self._args.number}"), show_event)
 
+    def _explain(self) -> int:
+        from urllib.parse import quote  # noqa: PLC0415
+
+        from hub.cli.explain import show_explanation  # noqa: PLC0415
+
+        found = self._client().get(f"/v1/explain/{quote(self._args.thing, safe='')}")
+        return self._show(found, show_explanation)
+
     def _tail(self) -> int:
         from hub.cli.tail import follow, show_item  # noqa: PLC0415
 

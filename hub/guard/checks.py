@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guards: each says in one clause why a mitigation must not happen, or nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from hub.config import Guard as Policy
 from hub.net import IPNetwork, covers, overlap
@@ -61,12 +62,10 @@ def check_target(target: IPNetwork, policy: Policy) -> Refusal | None:
     The never-block list holds in both directions: a target inside a listed prefix, and a
     target that contains one.
     """
-    return (
-        _impossible(target)
-        or _not_ours(target, policy.own_prefixes)
-        or _never_block(target, policy.never_block)
-        or _too_wide(target, policy)
-    )
+    for guard in TARGET_GUARDS:
+        if (refusal := guard.check(target, policy)) is not None:
+            return refusal
+    return None
 
 
 def check_caps(engine: str, rule: str, live: Live, policy: Policy) -> Refusal | None:
@@ -94,7 +93,7 @@ def cap_usage(engine: str, rule: str, live: Live, policy: Policy) -> list[Usage]
     return usages
 
 
-def _impossible(target: IPNetwork) -> Refusal | None:
+def _impossible(target: IPNetwork, _policy: Policy) -> Refusal | None:
     address = target.network_address
     kinds = {
         "the default route": target.prefixlen == 0,
@@ -106,11 +105,16 @@ def _impossible(target: IPNetwork) -> Refusal | None:
     }
     for kind, holds in kinds.items():
         if holds:
-            return Refusal("impossible_target", f"{target} is {kind}; nothing is ever done to it")
+            return Refusal(
+                "impossible_target",
+                f"{target} is {kind}; nothing is ever done to it",
+                "look why the detector reports it: its networks_list should not hold it",
+            )
     return None
 
 
-def _not_ours(target: IPNetwork, own: tuple[IPNetwork, ...]) -> Refusal | None:
+def _not_ours(target: IPNetwork, policy: Policy) -> Refusal | None:
+    own = policy.own_prefixes
     if any(covers(prefix, target) for prefix in own):
         return None
     return Refusal(
@@ -120,15 +124,19 @@ def _not_ours(target: IPNetwork, own: tuple[IPNetwork, ...]) -> Refusal | None:
     )
 
 
-def _never_block(target: IPNetwork, listed: tuple[IPNetwork, ...]) -> Refusal | None:
-    for prefix in listed:
+def _never_block(target: IPNetwork, policy: Policy) -> Refusal | None:
+    for prefix in policy.never_block:
         if overlap(prefix, target):
-            return Refusal("never_block", f"{target} touches {prefix} of guard.never_block")
+            return Refusal(
+                "never_block",
+                f"{target} touches {prefix} of guard.never_block",
+                "meet it by hand, or take the prefix off the list if it may be met",
+            )
     return None
 
 
 def _too_wide(target: IPNetwork, policy: Policy) -> Refusal | None:
-    narrowest = policy.min_prefix_v4 if target.version == 4 else policy.min_prefix_v6  # noqa: PLR2004
+    narrowest = _narrowest(target, policy)
     if target.prefixlen >= narrowest:
         return None
     return Refusal(
@@ -136,3 +144,43 @@ def _too_wide(target: IPNetwork, policy: Policy) -> Refusal | None:
         f"{target} is wider than /{narrowest}",
         f"lower guard.min_prefix_v{target.version} to allow it",
     )
+
+
+def _narrowest(target: IPNetwork, policy: Policy) -> int:
+    return policy.min_prefix_v4 if target.version == 4 else policy.min_prefix_v6  # noqa: PLR2004
+
+
+def _owned_by(target: IPNetwork, policy: Policy) -> str:
+    prefix = next((str(one) for one in policy.own_prefixes if covers(one, target)), "?")
+    return f"{target} is in {prefix} of guard.own_prefixes"
+
+
+def _unlisted(target: IPNetwork, policy: Policy) -> str:
+    return f"{target} touches none of the {len(policy.never_block)} prefixes of guard.never_block"
+
+
+def _narrow(target: IPNetwork, policy: Policy) -> str:
+    narrowest = _narrowest(target, policy)
+    return f"{target} is not wider than /{narrowest} (guard.min_prefix_v{target.version})"
+
+
+class TargetGuard(NamedTuple):
+    """One guard on the target alone.
+
+    Attributes:
+        check: says why not, or nothing.
+        words: says why it lets the target pass; only asked when it does.
+    """
+
+    name: str
+    check: Callable[[IPNetwork, Policy], Refusal | None]
+    words: Callable[[IPNetwork, Policy], str]
+
+
+TARGET_GUARDS: Final = (
+    TargetGuard("impossible_target", _impossible, lambda target, _: f"{target} can be a host's"),
+    TargetGuard("own_prefixes", _not_ours, _owned_by),
+    TargetGuard("never_block", _never_block, _unlisted),
+    TargetGuard("width", _too_wide, _narrow),
+)
+"""In the order in which they are asked."""

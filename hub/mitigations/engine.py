@@ -36,12 +36,32 @@ class Capabilities:
         """Tell whether such an engine can carry out `action` as it is asked for."""
         return action.kind in self.kinds and needs(action) <= self.features
 
+    def why_not(self, action: Action) -> str:
+        """Return why such an engine cannot carry out `action`, empty when it can."""
+        if action.kind not in self.kinds:
+            return f"does not carry out {action.kind}"
+        missing = needs(action) - self.features
+        return f"has no {', '.join(sorted(missing))}" if missing else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What `apply` would do, in words for the operator: one step a line."""
 
     steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """How an engine carries out what it can do in several ways.
+
+    Attributes:
+        mode: the way that was taken.
+        down: why each better one was not, the best one first.
+    """
+
+    mode: str
+    down: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +127,11 @@ class Engine(Protocol):
         """Check completely whether `mitigation` can be applied; change nothing."""
         ...
 
-    async def apply(self, mitigation: Mitigation) -> Sequence[str] | None:
+    async def apply(self, mitigation: Mitigation) -> Carried | None:
         """Put `mitigation` in force until its deadline; again with a new deadline renews it.
 
         Returns:
-            Why nothing better was taken, one reason a line, where it can be done in several ways.
+            How, where it can be done in several ways.
         """
         ...
 

@@ -3,7 +3,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -11,7 +11,7 @@ import structlog
 
 from hub.clock import Clock
 from hub.errors import EngineError, EnginePermanentError
-from hub.mitigations.engine import Engine
+from hub.mitigations.engine import Carried, Engine
 from hub.mitigations.model import Mitigation
 from hub.tasks import Tasks
 
@@ -46,7 +46,10 @@ class Answer:
         seconds: how long the engine took.
         error: what the engine said; empty when it did as asked.
         final: no further try is made of a failed order.
-        steps: of a plan, what would be done; of what is in force, why nothing better is.
+        steps: of a plan, what would be done.
+        carried: of what is in force, how, where there are several ways.
+        ordered_at: when the order was taken, Unix seconds.
+        tries: how often it has been tried by now, this time included.
     """
 
     order: Order
@@ -54,6 +57,9 @@ class Answer:
     error: str = ""
     final: bool = True
     steps: tuple[str, ...] = ()
+    carried: Carried | None = None
+    ordered_at: float | None = None
+    tries: int = 1
 
 
 class Executor:
@@ -78,7 +84,7 @@ class Executor:
     ) -> None:
         self._engines, self._tasks, self._clock = engines, tasks, clock
         self._current, self._allowed, self._report = current, allowed, report
-        self._next: dict[str, Order] = {}
+        self._next: dict[str, tuple[Order, float]] = {}
         self._busy: set[str] = set()
         self._fresh: dict[str, asyncio.Event] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
@@ -86,7 +92,7 @@ class Executor:
     def submit(self, order: Order) -> None:
         """Take an order; a newer one for the same mitigation replaces one that waits."""
         mitigation_id = order.mitigation.id
-        self._next[mitigation_id] = order
+        self._next[mitigation_id] = (order, self._clock.time())
         if (fresh := self._fresh.get(mitigation_id)) is not None:
             fresh.set()
         if mitigation_id not in self._busy:
@@ -105,14 +111,14 @@ class Executor:
     async def _work(self, mitigation_id: str) -> None:
         self._fresh[mitigation_id] = asyncio.Event()
         try:
-            while (order := self._next.pop(mitigation_id, None)) is not None:
-                await self._until_done(order)
+            while (taken := self._next.pop(mitigation_id, None)) is not None:
+                await self._until_done(*taken)
         finally:
             self._busy.discard(mitigation_id)
             del self._fresh[mitigation_id]
 
-    async def _until_done(self, order: Order) -> None:
-        wait = _FIRST_WAIT
+    async def _until_done(self, order: Order, ordered_at: float) -> None:
+        wait, tries = _FIRST_WAIT, 0
         fresh = self._fresh[order.mitigation.id]
         while True:
             fresh.clear()
@@ -121,7 +127,8 @@ class Executor:
                 if not self._current(order) or not await self._allowed(order):
                     return
                 answer = await self._try(order)
-            await self._report(answer)
+            tries += 1
+            await self._report(replace(answer, ordered_at=ordered_at, tries=tries))
             if answer.final:
                 return
             await self._sleep_or_fresh(fresh, wait)
@@ -143,7 +150,7 @@ class Executor:
             return Answer(order, 0.0, text)
         begun = self._clock.monotonic()
         try:
-            steps = await _call(engine, order)
+            steps, carried = await _call(engine, order)
         except EngineError as error:
             # What protects or harms is taken back in the end; a mere message is not worth it.
             insist = order.verb is Verb.RELEASE and engine.capabilities().lasting
@@ -153,15 +160,15 @@ class Executor:
             log.exception("engine.defect", engine=engine.name, verb=str(order.verb))
             text = f"defect in engine {engine.name}: {type(error).__name__}"
             return Answer(order, self._clock.monotonic() - begun, text, order.verb is Verb.PLAN)
-        return Answer(order, self._clock.monotonic() - begun, steps=steps)
+        return Answer(order, self._clock.monotonic() - begun, steps=steps, carried=carried)
 
 
-async def _call(engine: Engine, order: Order) -> tuple[str, ...]:
+async def _call(engine: Engine, order: Order) -> tuple[tuple[str, ...], Carried | None]:
     match order.verb:
         case Verb.APPLY:
-            return tuple(await engine.apply(order.mitigation) or ())
+            return (), await engine.apply(order.mitigation)
         case Verb.RELEASE:
             await engine.release(order.mitigation)
         case Verb.PLAN:
-            return (await engine.plan(order.mitigation)).steps
-    return ()
+            return (await engine.plan(order.mitigation)).steps, None
+    return (), None

@@ -27,7 +27,11 @@ LIVE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a rule asks for, after an engine has been found and before any guard was asked."""
+    """What a rule asks for, after an engine has been found and before any guard was asked.
+
+    Attributes:
+        named: the rule itself names the engine.
+    """
 
     target: IPNetwork
     action: Action
@@ -36,6 +40,7 @@ class Proposal:
     rule: str
     ttl: float
     dry_run: bool
+    named: bool = False
 
     @property
     def key(self) -> str:
@@ -86,7 +91,9 @@ class Ledger:
         """Count what is live, for the caps."""
         return Live(self._engines.total(), self._engines, self._used)
 
-    def begin(self, proposal: Proposal, attack_id: str, now: float, salt: str) -> Mitigation:
+    def begin(
+        self, proposal: Proposal, attack_id: str, now: float, salt: str, *, delivery: str = ""
+    ) -> Mitigation:
         """Write the intent to apply, or the dry-run row. `salt` makes the id unique."""
         text = f"{proposal.key}/{attack_id}/{now}/{salt}"
         state = MitigationState.DRY_RUN if proposal.dry_run else MitigationState.APPLYING
@@ -103,6 +110,7 @@ class Ledger:
                 deadline=now + proposal.ttl,
                 ttl=proposal.ttl,
                 attacks=(attack_id,),
+                delivery=delivery,
             )
         )
 

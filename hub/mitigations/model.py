@@ -40,6 +40,7 @@ class Mitigation:
         reason: why it is being released or was: `attack ended`, `deadline`, `never_block`, ...
         revision: grows with each change; engines ignore older ones.
         error: why it failed, for the operator.
+        delivery: of the event that it goes back to; empty where there is none on record.
     """
 
     id: str
@@ -59,3 +60,4 @@ class Mitigation:
     active_at: float | None = None
     released_at: float | None = None
     reason: str = ""
+    delivery: str = ""

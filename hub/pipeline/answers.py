@@ -1,23 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """What engines answer, written into the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hub.effects import Effects
-from hub.mitigations.executor import Order, Verb
+from hub.mitigations.executor import Answer, Order, Verb
 from hub.mitigations.model import Mitigation
 from hub.pipeline.releasing import release
 from hub.pipeline.state import State
 from hub.pipeline.words import audit, say
 
 
-def applied(state: State, order: Order, now: float, down: Sequence[str] = ()) -> Effects:
-    """Write down that an engine has put a mitigation in force, and why by nothing better."""
+def applied(state: State, order: Order, now: float, answer: Answer | None = None) -> Effects:
+    """Write down that an engine has put a mitigation in force, how, and why by nothing better."""
     effects = Effects()
     row = state.ledger.applied(order.mitigation.id, order.mitigation.revision, now)
     if row is not None:
-        _note(effects, row, "mitigation.active", "; ".join(down), now)
+        carried = answer.carried if answer else None
+        why = "; ".join(carried.down) if carried else ""
+        _note(effects, row, "mitigation.active", why, now=now, details=_how(answer))
     return effects
+
+
+def _how(answer: Answer | None) -> dict[str, Any]:
+    """Return in which mode it is in force, and how long that took."""
+    if answer is None:
+        return {}
+    carried = answer.carried
+    taken = {} if carried is None else {"mode": carried.mode, "down": list(carried.down)}
+    return {
+        **taken,
+        "ordered_at": answer.ordered_at,
+        "engine_seconds": round(answer.seconds, 6),
+        "tries": answer.tries,
+    }
 
 
 def released(state: State, order: Order, now: float) -> Effects:
@@ -25,7 +42,7 @@ def released(state: State, order: Order, now: float) -> Effects:
     effects = Effects()
     row = state.ledger.released(order.mitigation.id, order.mitigation.revision, now)
     if row is not None:
-        _note(effects, row, "mitigation.released", row.reason, now)
+        _note(effects, row, "mitigation.released", row.reason, now=now)
     return effects
 
 
@@ -98,7 +115,15 @@ def missing(state: State, row: Mitigation, now: float) -> Effects:
     return effects
 
 
-def _note(effects: Effects, row: Mitigation, what: str, why: str, now: float) -> None:
+def _note(
+    effects: Effects,
+    row: Mitigation,
+    what: str,
+    why: str,
+    *,
+    now: float,
+    details: Mapping[str, Any] | None = None,
+) -> None:
     effects.mitigations[row.id] = row
     say(effects, "info", what, row, why)
-    audit(effects, now, what, why, outcome="ok", mitigation=row)
+    audit(effects, now, what, why, outcome="ok", mitigation=row, details=details)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an attack to mitigations: evaluate the rules, ask the guards, write the intents."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from hub.attacks.model import Attack
 from hub.effects import Effects
@@ -11,7 +12,7 @@ from hub.mitigations.executor import Order, Verb
 from hub.mitigations.ledger import Proposal
 from hub.mitigations.model import Mitigation, MitigationState
 from hub.net import IPNetwork
-from hub.pipeline.guarding import forbidden, refuse
+from hub.pipeline.guarding import Asked, asked, asked_of_live, forbidden, refuse
 from hub.pipeline.releasing import release
 from hub.pipeline.state import Escalating, State
 from hub.pipeline.words import audit, rule_line, say
@@ -31,12 +32,24 @@ class Occasion:
         event: the event that asks for it, None when time or an operator does.
         actor: the detector, or who asks.
         unasked: the hub decides again by itself, after a start or when an engine works again.
+        origin: where the event comes from, for the audit record.
     """
 
     attack: Attack
     event: int | None
     actor: str
     unasked: bool = False
+    origin: Mapping[str, Any] | None = None
+
+    @property
+    def delivery(self) -> str:
+        """Return the delivery that it goes back to."""
+        return str(self.origin["delivery"]) if self.origin else self.attack.delivery
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Return what every audit row about it holds."""
+        return {"origin": dict(self.origin)} if self.origin else {}
 
 
 def decide(state: State, occasion: Occasion, now: float, effects: Effects) -> None:
@@ -107,7 +120,7 @@ def _note_decision(
         event=occasion.event,
         actor=occasion.actor,
         trace=[rule_line(rule) for rule in rules],
-        details={"service": service, "rules": rules, **document},
+        details={"service": service, "rules": rules, **document, **occasion.details},
     )
 
 
@@ -129,6 +142,7 @@ def propose(state: State, chosen: Chosen, action: Action, target: IPNetwork) -> 
         rule=chosen.rule,
         ttl=chosen.ttl if chosen.ttl is not None else state.config.attacks.lifetime,
         dry_run=state.config.dry_run or chosen.dry_run,
+        named=chosen.engine is not None,
     )
 
 
@@ -140,6 +154,22 @@ def _engine_for(state: State, action: Action, wanted: str | None) -> str:
     if wanted is not None:
         return wanted
     return next((name for name, able in state.engines.items() if able.can(action)), "")
+
+
+def _engines_looked_at(state: State, proposal: Proposal) -> list[dict[str, Any]]:
+    """Return each engine that was considered: whether it was taken, and why (not)."""
+    action, taken = proposal.action, proposal.engine
+    if isinstance(action, Notify | Command) or proposal.named:
+        return [{"engine": taken, "chosen": True, "why": "the rule names it"}]
+    found: list[dict[str, Any]] = []
+    for name, able in state.engines.items():
+        if not able.lasting:
+            continue
+        why = able.why_not(action) or "the first that can"
+        found.append({"engine": name, "chosen": name == taken, "why": why})
+        if name == taken:
+            break
+    return found
 
 
 def admit(
@@ -161,11 +191,21 @@ def admit(
     else:
         refusal = forbidden(state, existing)
     if refusal is not None:
-        _note_refusal(state, occasion, proposal, refusal, now=now, effects=effects)
+        guards = _asked(state, proposal, existing, now)
+        _note_refusal(state, occasion, proposal, refusal, guards, now=now, effects=effects)
     elif existing is not None:
         _join(state, existing, occasion, proposal, now=now, effects=effects)
     else:
         _begin(state, occasion, proposal, now, effects)
+
+
+def _asked(
+    state: State, proposal: Proposal, existing: Mitigation | None, now: float
+) -> Callable[[], list[Asked]]:
+    """Return what tells which guards were asked; most refusals are told once and not again."""
+    if existing is None or existing.state is MitigationState.RELEASING:
+        return lambda: asked(state, proposal, now, again=existing is not None)
+    return lambda: asked_of_live(state, existing)
 
 
 def _begin(
@@ -173,7 +213,9 @@ def _begin(
 ) -> None:
     state.made += 1
     salt = f"{occasion.event}/{state.made}"
-    row = state.ledger.begin(proposal, occasion.attack.id, now, salt)
+    details = {**occasion.details, **_asked_first(state, proposal, asked(state, proposal, now))}
+    delivery = occasion.delivery
+    row = state.ledger.begin(proposal, occasion.attack.id, now, salt, delivery=delivery)
     effects.mitigations[row.id] = row
     effects.orders.append(Order(Verb.PLAN if proposal.dry_run else Verb.APPLY, row))
     what = "mitigation.dry_run" if proposal.dry_run else "mitigation.applying"
@@ -188,8 +230,19 @@ def _begin(
         mitigation=row,
         event=occasion.event,
         actor=occasion.actor,
+        details=details,
     )
     _warn_caps(state, row, effects)
+
+
+def _asked_first(state: State, proposal: Proposal, guards: list[Asked]) -> dict[str, Any]:
+    """Return what stood between the rule and the order: guards and engines, and the ttl."""
+    return {
+        "guards": guards,
+        "engines": _engines_looked_at(state, proposal),
+        "ttl": proposal.ttl,
+        "service": proposal.service.name if proposal.service else None,
+    }
 
 
 def _join(
@@ -220,6 +273,7 @@ def _join(
         mitigation=after,
         event=occasion.event,
         actor=occasion.actor,
+        details={**occasion.details, "guards": asked_of_live(state, after)},
     )
 
 
@@ -228,6 +282,7 @@ def _note_refusal(
     occasion: Occasion,
     proposal: Proposal,
     refusal: Refusal,
+    guards: Callable[[], list[Asked]],
     *,
     now: float,
     effects: Effects,
@@ -247,6 +302,7 @@ def _note_refusal(
         kind=proposal.action.kind,
         rule=proposal.rule,
         guard=refusal.guard,
+        delivery=occasion.delivery,
         why=refusal.why,
         todo=refusal.todo,
     )
@@ -264,6 +320,8 @@ def _note_refusal(
             "action": proposal.action.model_dump(mode="json"),
             "rule": proposal.rule,
             "todo": refusal.todo,
+            **occasion.details,
+            **_asked_first(state, proposal, guards()),
         },
     )
 

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an event to an attack, and on to the decision; and what the passing of time does."""
 
+from typing import Any
+
 from hub.attacks.change import Change, Outcome, Sighting
+from hub.attacks.model import Attack
 from hub.effects import Effects
 from hub.errors import NotUnderstoodError
 from hub.intake.envelope import Envelope
@@ -21,7 +24,9 @@ from hub.store.records import EventResult
 _DECIDING = frozenset({Outcome.BEGAN, Outcome.RETURNED, Outcome.CHANGED, Outcome.REFRESHED})
 
 
-def take_event(state: State, number: int, envelope: Envelope, now: float) -> Effects:
+def take_event(
+    state: State, number: int, envelope: Envelope, now: float, received_at: float | None = None
+) -> Effects:
     """Take in one event that is durable as `number`; never raises for what is in it."""
     effects = Effects()
     try:
@@ -33,12 +38,14 @@ def take_event(state: State, number: int, envelope: Envelope, now: float) -> Eff
             "warning",
             "event.not_understood",
             number=number,
+            delivery=envelope.id,
             detector=envelope.detector,
             why=note,
             todo=f"it is kept as it came: fnm-hub event {number}",
         )
         return effects
-    return take_sighting(state, Sighting(number, envelope.detector, envelope.order, report), now)
+    sighting = Sighting(number, envelope.detector, envelope.order, report, envelope.id, received_at)
+    return take_sighting(state, sighting, now)
 
 
 def take_sighting(state: State, sighting: Sighting, now: float) -> Effects:
@@ -47,9 +54,12 @@ def take_sighting(state: State, sighting: Sighting, now: float) -> Effects:
     change = state.tracker.fold(sighting, now)
     _note_event(sighting, change, effects)
     for one in (change, *change.also):
-        _note_change(state, one, sighting.number, now, effects)
+        _note_change(state, one, sighting, now, effects)
     if change.attack is not None and change.outcome in _DECIDING:
-        decide(state, Occasion(change.attack, sighting.number, sighting.detector), now, effects)
+        occasion = Occasion(
+            change.attack, sighting.number, sighting.detector, origin=sighting.origin
+        )
+        decide(state, occasion, now, effects)
     return effects
 
 
@@ -110,6 +120,7 @@ def _note_event(sighting: Sighting, change: Change, effects: Effects) -> None:
         "info",
         "event.processed",
         number=sighting.number,
+        delivery=sighting.delivery,
         detector=sighting.detector,
         action=str(report.action),
         target=target,
@@ -120,14 +131,16 @@ def _note_event(sighting: Sighting, change: Change, effects: Effects) -> None:
 
 
 def _note_change(
-    state: State, change: Change, event: int | None, now: float, effects: Effects
+    state: State, change: Change, sighting: Sighting | None, now: float, effects: Effects
 ) -> None:
     attack = change.attack
+    event = sighting.number if sighting else None
     if change.outcome is Outcome.REFUSED:
         effects.log(
             "error",
             "attack.refused",
             number=event,
+            delivery=sighting.delivery if sighting else "",
             why=change.why,
             todo="raise attacks.max_active, or look for a detector that reports too much",
         )
@@ -146,9 +159,11 @@ def _note_change(
             protocol=attack.protocol,
             pps=attack.pps,
             episodes=attack.episodes,
+            delivery=(sighting.delivery if sighting else "") or attack.delivery,
             why=change.why,
         )
-        audit(effects, now, what, change.why, attack=attack, event=event)
+        details = {"about": _about(attack), **({"origin": sighting.origin} if sighting else {})}
+        audit(effects, now, what, change.why, attack=attack, event=event, details=details)
     if change.outcome is Outcome.ENDED:
         state.told.pop(attack.id, None)
         state.decided.pop(attack.id, None)
@@ -159,6 +174,19 @@ def _note_change(
         effects.mitigations |= {row.id: row for row in held}
         for row in free:
             release(state, row, f"attack ended: {attack.end_reason}", now, effects)
+
+
+def _about(attack: Attack) -> dict[str, Any]:
+    """Return what is attacked and how, for the audit record."""
+    return {
+        "targets": [str(target) for target in attack.targets],
+        "hostgroup": attack.hostgroup,
+        "direction": str(attack.direction),
+        "attack_type": str(attack.attack_type),
+        "protocol": attack.protocol,
+        "pps": attack.pps,
+        "bps": attack.bps,
+    }
 
 
 def _target_text(report: Report) -> str:

@@ -24,6 +24,7 @@ def say(effects: Effects, level: Level, event: str, row: Mitigation, why: str) -
         rule=row.rule,
         state=str(row.state),
         deadline=round(row.deadline, 3),
+        delivery=row.delivery,
         why=why,
     )
 
@@ -50,6 +51,8 @@ def audit(
             "action": mitigation.action.model_dump(mode="json"),
             "engine": mitigation.engine,
             "rule": mitigation.rule,
+            "state": str(mitigation.state),
+            "deadline": mitigation.deadline,
         }
     document |= details or {}
     held_by = mitigation.attacks if mitigation else ()

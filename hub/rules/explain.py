@@ -32,21 +32,22 @@ def explain(condition: Condition, facts: Facts, *, full: bool = False) -> dict[s
             return {"clause": leaf.name, "wanted": leaf.wanted, "seen": seen, "held": held}
     return {
         "clause": condition.name,
-        "wanted": _wanted(condition),
+        "wanted": wanted_words(condition),
         "seen": ", ".join(dict.fromkeys(_seen(condition, facts))),
         "held": held,
         "clauses": clauses,
     }
 
 
-def _wanted(condition: Condition) -> str:
+def wanted_words(condition: Condition) -> str:
+    """Return in words what a clause asks for."""
     match condition:
         case AllOf():
-            return " and ".join(map(_wanted, condition.parts)) or "any attack"
+            return " and ".join(map(wanted_words, condition.parts)) or "any attack"
         case AnyOf():
-            return f"({' or '.join(map(_wanted, condition.parts))})"
+            return f"({' or '.join(map(wanted_words, condition.parts))})"
         case Not():
-            return f"not ({_wanted(condition.part)})"
+            return f"not ({wanted_words(condition.part)})"
         case leaf:
             return f"{leaf.name} {_text(leaf.wanted)}"
 

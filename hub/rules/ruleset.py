@@ -135,7 +135,7 @@ class Decision:
         chosen: what to do, in order; empty where no rule matched.
         facts: what the conditions looked at.
         looked: rules in the order looked at; those after the last were never asked.
-        rules: number of rules in the set.
+        names: of all rules in the set, in order.
     """
 
     version: str
@@ -143,7 +143,7 @@ class Decision:
     chosen: tuple[Chosen, ...]
     facts: Facts = field(repr=False)
     looked: tuple[Looked, ...] = field(repr=False)
-    rules: int = 0
+    names: tuple[str, ...] = field(default=(), repr=False)
 
     def to_json(self, *, full: bool = False) -> dict[str, Any]:
         """Return the decision with its trace; rendered only here, from the same facts.
@@ -156,7 +156,8 @@ class Decision:
             "attack": self.attack,
             "chosen": [each.to_json() for each in self.chosen],
             "trace": [_trace(each, self.facts, full=full) for each in self.looked],
-            "not_looked_at": self.rules - len(self.looked),
+            "not_looked_at": len(self.names) - len(self.looked),
+            "not_asked": list(self.names[len(self.looked) :]),
         }
 
 
@@ -169,6 +170,7 @@ class RuleSet:
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self.rules = tuple(rules)
+        self._names = tuple(rule.name for rule in self.rules)
         content = json.dumps([rule.to_json() for rule in self.rules], sort_keys=True)
         self.version = hashlib.sha256(content.encode()).hexdigest()[:12]
         self._compiled: tuple[tuple[Rule, tuple[Test, ...], tuple[Looked, ...]], ...] = tuple(
@@ -208,7 +210,7 @@ class RuleSet:
             chosen=tuple(chosen),
             facts=facts,
             looked=tuple(looked),
-            rules=len(self.rules),
+            names=self._names,
         )
 
 

@@ -12,6 +12,7 @@ import structlog
 
 from hub.clock import Clock
 from hub.errors import StoreError
+from hub.net import IPNetwork
 from hub.store import reads, writes
 from hub.store.database import Database, check
 from hub.store.faults import explain, is_damage
@@ -160,6 +161,22 @@ class Journal:
             StoreError: cannot be read.
         """
         return await self._read(reads.row, "attacks", name)
+
+    async def attacks_on(self, target: IPNetwork, limit: int) -> list[Row]:
+        """Return attacks on what shares an address with `target`, the newest first.
+
+        Raises:
+            StoreError: cannot be read.
+        """
+        return await self._read(reads.attacks_on, target, limit)
+
+    async def events_on(self, target: IPNetwork, limit: int) -> list[StoredEvent]:
+        """Return events on what shares an address with `target`, the newest first.
+
+        Raises:
+            StoreError: cannot be read.
+        """
+        return await self._read(reads.events_on, target, limit)
 
     async def open_mitigations(self) -> list[Row]:
         """Return every open mitigation, oldest first.

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries on the journal; each sees everything that was committed before it began."""
 
+import json
 import sqlite3
+from collections.abc import Iterable
+from ipaddress import ip_network
 from typing import Final, Literal
 
+from hub.net import IPNetwork, overlap
 from hub.store.records import AuditRow, Row, StoredEvent
 
 Table = Literal["attacks", "mitigations"]
@@ -14,6 +18,8 @@ _EVENT: Final = (
 )
 _AUDIT: Final = "SELECT at, kind, actor, event, attack, mitigation, doc, seq FROM audit"
 _NEWEST: Final = 2**63 - 1
+LOOKED_THROUGH: Final = 20_000
+"""Newest rows that are looked through for an address, which no index knows."""
 
 
 def pending_events(connection: sqlite3.Connection, limit: int, after: int) -> list[StoredEvent]:
@@ -52,6 +58,41 @@ def newest_rows(connection: sqlite3.Connection, table: Table, limit: int) -> lis
 def row(connection: sqlite3.Connection, table: Table, name: str) -> Row | None:
     """Return the row of the attack or mitigation whose id is `name`."""
     return next(iter(_rows(connection, table, "WHERE id = ?", name)), None)
+
+
+def attacks_on(connection: sqlite3.Connection, target: IPNetwork, limit: int) -> list[Row]:
+    """Return the newest `limit` attacks on what shares an address with `target`."""
+    found: list[Row] = []
+    for one in newest_rows(connection, "attacks", LOOKED_THROUGH):
+        if len(found) == limit:
+            break
+        if _touches(json.loads(one.doc).get("targets", ()), target):
+            found.append(one)
+    return found
+
+
+def events_on(connection: sqlite3.Connection, target: IPNetwork, limit: int) -> list[StoredEvent]:
+    """Return the newest `limit` events on what shares an address with `target`."""
+    query = "SELECT number, target FROM events ORDER BY number DESC LIMIT ?"
+    numbers: list[int] = []
+    for number, text in connection.execute(query, (LOOKED_THROUGH,)):
+        if len(numbers) == limit:
+            break
+        if text and _touches((text,), target):
+            numbers.append(number)
+    found = (event(connection, number) for number in numbers)
+    return [one for one in found if one is not None]
+
+
+def _touches(texts: Iterable[str], target: IPNetwork) -> bool:
+    return any(overlap(one, target) for one in map(_network, texts) if one is not None)
+
+
+def _network(text: str) -> IPNetwork | None:
+    try:
+        return ip_network(text)
+    except ValueError:  # a host group's name
+        return None
 
 
 def settings(connection: sqlite3.Connection) -> dict[str, str]:

@@ -122,6 +122,7 @@ class MemoryDaemon:
         self.past: View = history_view()
         self.agent_rows = [agent_view()]
         self.key_row = key_view()
+        self.explained: dict[str, View] = {}
 
     async def accept(self, envelope: Envelope, *, raw: bytes, via: str) -> Accepted:
         """Keep one event, once by its id."""
@@ -175,6 +176,11 @@ class MemoryDaemon:
         """Return the rows that were put in."""
         rows = [row for row in self.event_rows if before is None or row["number"] < before]
         return rows[:limit]
+
+    async def explain(self, thing: str) -> View | None:
+        """Return the set explanation of a thing that has one."""
+        self._fail()
+        return self.explained.get(thing)
 
     async def event(self, number: int) -> View | None:
         """Return one row with its bytes."""

@@ -79,7 +79,7 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def until(what: str, look: Callable[[], T], seconds: float = 15.0) -> T:
+def until(what: str, look: Callable[[], T], seconds: float = 60.0) -> T:
     """Return the first true answer of `look`, asked for at most `seconds`."""
     end = time.monotonic() + seconds  # noqa: TID251 - bounds a test, decides nothing
     while True:

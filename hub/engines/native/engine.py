@@ -23,7 +23,7 @@ from hub.engines.native.pace import Pace
 from hub.engines.native.splicing import MODE, Splicing
 from hub.engines.native.translate import Request, request, watch
 from hub.errors import EngineError, EnginePermanentError, EngineTemporaryError
-from hub.mitigations.engine import Capabilities, Health, Installed, Plan
+from hub.mitigations.engine import Capabilities, Carried, Health, Installed, Plan
 from hub.mitigations.model import Mitigation
 from hub.rates import Rates
 from hub.rules.able import FEATURES, KINDS, NATIVE
@@ -91,7 +91,7 @@ class NativeEngine:
         outcome = str(answer.get("outcome", "would_create")).replace("_", " ")
         return Plan((f"{outcome} {mitigation.id} in XDP on {places}", *asked.steps))
 
-    async def apply(self, mitigation: Mitigation) -> Sequence[str]:
+    async def apply(self, mitigation: Mitigation) -> Carried | None:
         """Put `mitigation` in force until its deadline; again with a new deadline renews it."""
         standing = _NOTHING
         if _wants_keys(mitigation):
@@ -103,7 +103,7 @@ class NativeEngine:
         choice = await self._put(mitigation, standing)
         if choice is not None and choice.down and (before is None or before.mode != choice.mode):
             _say_less(mitigation, choice)
-        return () if choice is None else choice.down
+        return None if choice is None else Carried(choice.mode, choice.down)
 
     async def refresh(self, mitigation: Mitigation) -> Choice | None:
         """Give what is in force the keys, clocks and mode that are right now.

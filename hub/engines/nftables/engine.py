@@ -25,7 +25,7 @@ from hub.engines.nftables.tcp import tcp_draft
 from hub.engines.nftables.telemetry import counted, synproxy
 from hub.engines.nftables.wanted import interface_of, wanted
 from hub.errors import EngineError, EnginePermanentError
-from hub.mitigations.engine import Capabilities, Health, Installed, Plan
+from hub.mitigations.engine import Capabilities, Carried, Health, Installed, Plan
 from hub.mitigations.model import Mitigation
 from hub.rates import Rates
 from hub.rules.able import FEATURES, KINDS, NFTABLES
@@ -35,6 +35,8 @@ from hub.units import format_duration
 log = structlog.get_logger(__name__)
 
 NAME: Final = NFTABLES
+KERNEL: Final = "kernel"
+"""The mode of a `tcp` here, as rules name it."""
 SYNPROXY_STATISTICS: Final = "net/stat/synproxy"
 REMEMBERED: Final = 10_000
 """Mitigations whose last revision is kept, to tell an overtaken call."""
@@ -114,19 +116,19 @@ class NftablesEngine:
         remaining = format_duration(mitigation.deadline - self._clock.time())
         return Plan((*steps, f"the kernel ends it by itself after {remaining}"))
 
-    async def apply(self, mitigation: Mitigation) -> Sequence[str]:
+    async def apply(self, mitigation: Mitigation) -> Carried | None:
         """Put `mitigation` in force until its deadline; again with a new deadline renews it."""
         is_new = mitigation.id not in self._revisions
         if self._overtaken(mitigation):
-            return ()
+            return None
         one = wanted(mitigation, self._config)
         await self._batches.carry_out(Change(mitigation.id, one))
         self._profiles[one.profile.name] = one.profile
         down = _stepped_down(mitigation)
         if is_new and down:
             about = {"mitigation": mitigation.id, "target": str(mitigation.target)}
-            log.info("tcp.stepped_down", engine=NAME, **about, mode="kernel", why=down[0])
-        return down
+            log.info("tcp.stepped_down", engine=NAME, **about, mode=KERNEL, why=down[0])
+        return Carried(KERNEL, down) if isinstance(mitigation.action, Tcp) else None
 
     async def release(self, mitigation: Mitigation) -> None:
         """Take `mitigation` back; nothing there is success."""
