@@ -2,7 +2,9 @@
 """Wiring and life cycle of the daemon: what is built once, in which order, and taken down."""
 
 import asyncio
+import faulthandler
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -48,7 +50,9 @@ from hub.store.journal import Journal
 from hub.store.records import Row, StoredEvent
 from hub.store.settings import Section, Settings
 from hub.stream import Stream
+from hub.systemd import READY, STOPPING, Manager
 from hub.tasks import Tasks
+from hub.watchdog import feed
 
 log = structlog.get_logger(__name__)
 
@@ -69,38 +73,63 @@ def run(config_path: Path) -> int:
         sys.stderr.write("".join(f"{problem}\n" for problem in error.problems))
         return 1
     configure(config.log.level, config.log.format)
+    # The watchdog ends a hub that hangs by SIGABRT: where each thread was is worth knowing.
+    faulthandler.enable()
+    manager = Manager.of(os.environ)
     wants_probe = _has_agents(config)
     try:
         with probing(SystemClock()) if wants_probe else nullcontext() as prober:
-            asyncio.run(_main(config_path, config, rules, prober))
+            asyncio.run(_main(config_path, config, rules, prober, manager))
     except HubError as error:
         log.error("hub.stopped", why=str(error))
         return 1
+    finally:
+        manager.close()
     return 0
 
 
-async def _main(config_path: Path, config: Config, rules: RuleSet, prober: Prober | None) -> None:
-    async with running(config_path, config, rules, prober) as (daemon, _bound, tasks):
+async def _main(
+    config_path: Path, config: Config, rules: RuleSet, prober: Prober | None, manager: Manager
+) -> None:
+    async with AsyncExitStack() as stack:
+        hub = running(config_path, config, rules, prober, manager=manager)
+        # A long journal takes its time to be looked at, and a long spool to be taken.
+        async with manager.waiting_for("starting: the journal, the engines and the sockets"):
+            daemon, _bound, tasks = await stack.enter_async_context(hub)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, tasks.finish)
-        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.run("reload", _reload(daemon)))
-        await tasks.wait()
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: tasks.run("reload", _reload(daemon, manager))
+        )
+        await manager.tell(READY)
+        try:
+            await tasks.wait()
+        finally:
+            await manager.tell(STOPPING)
         log.info("hub.stopping", why="a signal asked for it; what protects stays in force")
 
 
-async def _reload(daemon: HubDaemon) -> None:
+async def _reload(daemon: HubDaemon, manager: Manager) -> None:
+    await manager.reloading()
     try:
         await daemon.reload(actor="SIGHUP")
     except ConfigError:
         return
     except Exception:
         log.exception("rules.reload_defect", todo="nothing has changed; report it with the files")
+    finally:
+        await manager.tell(READY)
 
 
 @asynccontextmanager
 async def running(
-    config_path: Path, config: Config, rules: RuleSet, prober: Prober | None = None
+    config_path: Path,
+    config: Config,
+    rules: RuleSet,
+    prober: Prober | None = None,
+    *,
+    manager: Manager | None = None,
 ) -> AsyncIterator[tuple[HubDaemon, Bound, Tasks]]:
     """Run every part of the hub until the context ends; what protects stays in force."""
     async with AsyncExitStack() as stack:
@@ -155,6 +184,8 @@ async def running(
         tasks.run("prune", _prune_for_ever(journal, config, clock))
         bound = await stack.enter_async_context(serve(config, daemon, clock))
         daemon.serving = True
+        if manager is not None and manager.listens:
+            tasks.run("watchdog", feed(manager, runner, watch, clock, tasks))
         log.info(
             "hub.started",
             version=__version__,

@@ -3,6 +3,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -19,6 +20,7 @@ from hub.pipeline.events import take_event, tick
 from hub.pipeline.guarding import forbidden
 from hub.pipeline.releasing import release
 from hub.pipeline.state import State
+from hub.pulse import Pulse
 from hub.store.journal import Journal
 from hub.store.records import EventResult, StoredEvent
 from hub.store.settings import Settings
@@ -39,6 +41,9 @@ class Runner:
     Args:
         state: the core's state; only this class changes it while the hub runs.
         clock: the hub's steady clock.
+
+    Attributes:
+        pulse_at: where the last pulse was seen.
     """
 
     def __init__(
@@ -58,6 +63,8 @@ class Runner:
         self.accepted = 0
         self.not_understood = 0
         self._arrived = asyncio.Event()
+        self._taking, self._ticking = Pulse(), Pulse()
+        self.pulse_at = ""
         self._newest = 0
         self._taken = 0
         self._received: dict[str, float] = {}
@@ -85,20 +92,27 @@ class Runner:
         """Take in pending events for ever, oldest first."""
         while True:
             self._arrived.clear()
-            try:
-                events = await self.journal.pending_events(_EVENTS_AT_ONCE, after=self._taken)
-            except StoreError as error:
-                log.error("store.read_failed", why=str(error), todo="see docs/operations.md")
-                await self.clock.sleep(1.0)
-                continue
-            if not events:
+            with self._taking.turn():
+                took = await self._take_pending()
+            if not took:
                 await self._arrived.wait()
-                continue
-            begun = self.clock.monotonic()
-            await self._take(events)
-            if self.pending > _BACKLOG:
-                # While a burst comes in, making it durable goes before working it off.
-                await self.clock.sleep(_YIELD * (self.clock.monotonic() - begun))
+
+    async def _take_pending(self) -> bool:
+        """Take some of what is pending; return whether there may be more."""
+        try:
+            events = await self.journal.pending_events(_EVENTS_AT_ONCE, after=self._taken)
+        except StoreError as error:
+            log.error("store.read_failed", why=str(error), todo="see docs/operations.md")
+            await self.clock.sleep(1.0)
+            return True
+        if not events:
+            return False
+        begun = self.clock.monotonic()
+        await self._take(events)
+        if self.pending > _BACKLOG:
+            # While a burst comes in, making it durable goes before working it off.
+            await self.clock.sleep(_YIELD * (self.clock.monotonic() - begun))
+        return True
 
     async def _take(self, events: list[StoredEvent]) -> None:
         whole = Effects()
@@ -133,8 +147,26 @@ class Runner:
         """Let time pass for the core, once a second."""
         while True:
             await self.clock.sleep(_TICK)
-            await self.carry_out(tick(self.state, self.clock.time()))
-            await self.keeper.flush()
+            with self._ticking.turn():
+                await self.carry_out(tick(self.state, self.clock.time()))
+                await self.keeper.flush()
+
+    async def pulse(self) -> None:
+        """Send something that means nothing the way of an event; return when it is through.
+
+        From the writer's queue through its transaction, and then once round the loop that takes
+        events in and the one in which time passes. A journal that cannot be written, or read,
+        answers as well: that state has its own care. What hangs never answers.
+        """
+        self.pulse_at = "the journal's writer"
+        with suppress(StoreError):
+            await self.journal.ping()
+        took, ticked = self._taking.felt(), self._ticking.felt()
+        self._arrived.set()
+        self.pulse_at = "taking events in"
+        await took
+        self.pulse_at = "letting time pass"
+        await ticked
 
     # ---- effects ------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ REPOSITORY = Path(__file__).parents[1]
 FLOORS = (
     {"errors", "clock", "tasks", "units", "net", "log", "metrics", "stream", "rates", "history"}
     | {"__init__"},
+    {"systemd", "pulse"},
     {"agent", "intake.model", "isn_sync.inventory"},
     {"fields"},
     {"yamlerrors", "yamlfile", "yamlnode", "yamlscalar"},
@@ -27,6 +28,7 @@ FLOORS = (
     {"simulator", "runner"},
     {"api"},
     {"engine_watch", "isn_watch", "meter", "loading", "explainer"},
+    {"watchdog"},
     {"daemon"},
     {"app"},
     {"cli"},

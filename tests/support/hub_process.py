@@ -99,6 +99,9 @@ class HubProcess:
         folder: for everything that the hub writes.
         ttl: of both rules.
         never: one prefix of the never-block list.
+
+    Attributes:
+        environment: what it is started with besides this process's own.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class HubProcess:
         }
         self._ttl = ttl
         self.config_text = CONFIG
+        self.environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -176,7 +180,12 @@ class HubProcess:
         argv += ["--config", str(self.folder / "config.yaml"), "run"]
         with log:
             self._process = subprocess.Popen(
-                argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                argv,
+                cwd=REPOSITORY,
+                env=os.environ | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
     def start(self) -> None:
