@@ -36,7 +36,8 @@ def test_shell_scripts_when_checked_then_shellcheck_finds_nothing() -> None:
     names = [path.relative_to(ROOT).as_posix() for path in scripts]
     assert {".ci/run", "scripts/demo", "scripts/setup", "scripts/test"} <= set(names)
 
-    found = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)
+    command = ["shellcheck", "--external-sources", "--check-sourced", *scripts]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.stdout == ""
 
 
@@ -74,7 +75,8 @@ def test_constraints_when_compared_to_pyproject_then_every_requirement_is_pinned
 
 def test_setup_files_when_read_then_they_name_no_address() -> None:
     """Packages come from wherever the machine's own clients are set up to take them."""
-    files = [*_shell_scripts(), ROOT / "constraints.txt", ROOT / "pyproject.toml"]
+    parts = (ROOT / "scripts").glob("*/*.sh")
+    files = [*_shell_scripts(), *parts, ROOT / "constraints.txt", ROOT / "pyproject.toml"]
     telling = re.compile(r"://|--(extra-)?index-url|--find-links|--trusted-host")
     found = {path.name: telling.findall(path.read_text()) for path in files}
 
