@@ -37,7 +37,7 @@ from hub.loading import read_all
 from hub.log import configure
 from hub.meter import Meter
 from hub.metrics import Metrics
-from hub.mitigations.engine import Capabilities
+from hub.mitigations.engine import Capabilities, Engine
 from hub.mitigations.executor import Executor
 from hub.mitigations.ledger import Ledger
 from hub.pipeline.events import remember_unban, resume
@@ -171,14 +171,13 @@ async def running(
         begun = resume(state, clock.time(), complete=complete)
         redecide(state, "hub", clock.time(), begun, unasked=True)
         await runner.carry_out(begun)
-        native = engines.get(NATIVE)
-        if isn is not None and isinstance(native, NativeEngine):
-            isn.start(tasks)
-            tasks.run("watch isn-sync", IsnWatch(isn, native, runner).watch())
+        if isn is not None:
+            _start_isn(isn, engines.get(NATIVE), runner, tasks)
         tasks.run("take events", runner.take_events())
         tasks.run("tick", runner.tick_for_ever())
         tasks.run("watch engines", watch.watch())
         tasks.run("measure", meter.measure_for_ever())
+        daemon.gauges.start(tasks)
         tasks.run("reconcile", watch.reconcile_for_ever(config.reconcile_interval))
         tasks.run("spool", _drain_spool(daemon, spool, clock, config.intake.spool_interval))
         tasks.run("prune", _prune_for_ever(journal, config, clock))
@@ -198,6 +197,12 @@ async def running(
         )
         yield daemon, bound, tasks
         daemon.serving = False
+
+
+def _start_isn(isn: IsnSync, native: Engine | None, runner: Runner, tasks: Tasks) -> None:
+    if isinstance(native, NativeEngine):
+        isn.start(tasks)
+        tasks.run("watch isn-sync", IsnWatch(isn, native, runner).watch())
 
 
 def _has_agents(config: Config) -> bool:

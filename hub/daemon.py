@@ -12,7 +12,7 @@ import structlog
 from hub import __version__
 from hub.api.daemon import Accepted
 from hub.attacks.model import Attack
-from hub.clock import SteadyClock
+from hub.clock import SteadyClock, SystemClock
 from hub.documents import read_attack, read_mitigation, readable
 from hub.effects import Effects
 from hub.engine_watch import EngineWatch
@@ -23,6 +23,7 @@ from hub.errors import (
     StoreError,
 )
 from hub.explainer import Explainer
+from hub.gauges import Gauges
 from hub.guard.checks import cap_usage
 from hub.intake.envelope import Envelope
 from hub.intake.spool import Spool
@@ -60,13 +61,14 @@ class HubDaemon:
         self._explainer = Explainer(runner.state, runner.journal, watch.unready)
         self._rules_loaded_at = self._started_at
         self._reloading = asyncio.Lock()
+        self.gauges = Gauges(config_path, runner, watch, spool, clock, isn=isn)
         self.serving = False
 
     # ---- events -------------------------------------------------------------------------
 
     async def accept(self, envelope: Envelope, *, raw: bytes, via: str) -> Accepted:
         """Make one event durable; beyond the queue's limit only an unban is taken."""
-        limit = self._state.config.intake.queue
+        begun, limit = self._clock.monotonic(), self._state.config.intake.queue
         if self._runner.pending >= limit and not _may_be_unban(envelope):
             self._runner.metrics.turned_away.labels("overload").inc()
             raise OverloadedError(
@@ -88,13 +90,21 @@ class HubDaemon:
         about = {"number": number, "delivery": envelope.id, "detector": envelope.detector}
         if is_new:
             self._runner.accepted += 1
-            self._runner.metrics.accepted.labels(via).inc()
+            self._note_accepted(envelope, via, begun)
             self._runner.arrived(number)
             log.debug("event.accepted", **about, via=via)
         else:
             self._runner.metrics.duplicates.inc()
             log.debug("event.duplicate", **about, via=via)
         return Accepted(number, is_new)
+
+    def _note_accepted(self, envelope: Envelope, via: str, begun: float) -> None:
+        metrics, now = self._runner.metrics, SystemClock().time()
+        metrics.accepted.labels(via).inc()
+        metrics.intake.newest.set(now)
+        metrics.intake.durable_seconds.labels(via).observe(self._clock.monotonic() - begun)
+        # The stamp is of another clock, which may be ahead.
+        metrics.intake.delivery_seconds.labels(via).observe(max(0.0, now - envelope.stamp))
 
     # ---- what operators see -------------------------------------------------------------
 
@@ -115,7 +125,7 @@ class HubDaemon:
                 "count": len(state.rules.rules),
                 "loaded_at": self._rules_loaded_at,
             },
-            "counts": self._counts(),
+            "counts": self.gauges.counts(),
             "engines": self._watch.views(),
             "caps": {
                 usage.cap: {"used": usage.used, "limit": usage.limit}
@@ -249,22 +259,9 @@ class HubDaemon:
             reasons.append(f"journal: {self._runner.keeper.trouble}")
         return reasons
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """Return the hub's metrics."""
-        metrics, counts = self._runner.metrics, self._counts()
-        for state in ("active", "ending"):
-            metrics.attacks.labels(state).set(counts["attacks"].get(state, 0))
-        for state in ("applying", "active", "releasing", "dry_run"):
-            metrics.mitigations.labels(state).set(counts["mitigations"].get(state, 0))
-        metrics.attacks_held.set(counts["attacks"].get("held", 0))
-        metrics.pending.set(self._runner.pending)
-        metrics.spool_waiting.set(self._spool.waiting)
-        metrics.dry_run.set(int(self._state.config.dry_run))
-        metrics.frozen.set(int(self._state.memory.frozen is not None))
-        metrics.clock_skew.set(self._clock.skew())
-        if self._isn is not None:
-            self._isn.show_metrics()
-        return metrics.render()
+        return await self.gauges.render()
 
     # ---- what operators do --------------------------------------------------------------
 
@@ -310,6 +307,7 @@ class HubDaemon:
         operating.redecide(self._state, actor, now, effects)
         self._rules_loaded_at = now
         self._runner.metrics.reload_ok.set(1)
+        self.gauges.loaded()
         await self._runner.carry_out(effects)
         return {
             "version": rules.version,
@@ -346,22 +344,6 @@ class HubDaemon:
             return self._mitigation_view(row)
         stored = await self._runner.journal.mitigation(mitigation_id)
         return None if stored is None else mitigation_view(read_mitigation(stored))
-
-    def _counts(self) -> dict[str, dict[str, int]]:
-        attacks: dict[str, int] = {"active": 0, "ending": 0}
-        for attack in self._state.tracker:
-            attacks[str(attack.state)] = attacks.get(str(attack.state), 0) + 1
-            if attack.held:
-                attacks["held"] = attacks.get("held", 0) + 1
-        mitigations: dict[str, int] = {}
-        for row in self._state.ledger:
-            mitigations[str(row.state)] = mitigations.get(str(row.state), 0) + 1
-        events = {
-            "accepted": self._runner.accepted,
-            "pending": self._runner.pending,
-            "not_understood": self._runner.not_understood,
-        }
-        return {"attacks": attacks, "mitigations": mitigations, "events": events}
 
     def _warnings(self) -> list[str]:
         warnings = [*self._watch.unready()]

@@ -23,7 +23,11 @@ class Line:
 
 @dataclass(slots=True)
 class Effects:
-    """Collected by one step and carried out by the runner in this order: rows, orders, lines."""
+    """Collected by one step and carried out by the runner in this order: rows, orders, lines.
+
+    Attributes:
+        matched: rules that a new decision follows, to be counted; `none` where there is none.
+    """
 
     events: list[EventResult] = field(default_factory=list)
     attacks: dict[str, Attack] = field(default_factory=dict)
@@ -32,6 +36,7 @@ class Effects:
     audit: list[AuditRow] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
+    matched: list[str] = field(default_factory=list)
 
     def log(self, level: Level, event: str, **fields: Any) -> None:
         """Add a log line."""
@@ -46,6 +51,7 @@ class Effects:
         self.audit += other.audit
         self.orders += other.orders
         self.lines += other.lines
+        self.matched += other.matched
 
     @property
     def writes(self) -> bool:

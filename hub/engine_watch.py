@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import structlog
 
+from hub.clock import SystemClock
 from hub.effects import Effects
+from hub.engine_metrics import show_telemetry
 from hub.engines.verdicts import verdict_of
 from hub.errors import HubError
 from hub.history import History
@@ -101,6 +103,7 @@ class EngineWatch:
                 await self._withdraw(engine, item)
         await self._forget_orphans(name, findings)
         self._note_foreign(name, findings.foreign)
+        self._runner.metrics.engines.compared.labels(name).set(SystemClock().time())
         return findings
 
     async def release_orphan(self, mitigation_id: str) -> bool:
@@ -193,8 +196,8 @@ class EngineWatch:
         except Exception as error:  # noqa: BLE001 - an engine's defect must not end the hub
             health = Health(ok=False, detail=_words(error))
         self._note_health(name, health)
-        for counter, value in self.counters.get(name, {}).items():
-            self._runner.metrics.engine_counter.labels(name, counter).set(value)
+        kinds = engine.capabilities().kinds
+        show_telemetry(self._runner.metrics.engines, name, kinds, self.counters.get(name, {}))
 
     def _note_health(self, name: str, health: Health) -> None:
         before = self.health.get(name)
@@ -302,6 +305,7 @@ class EngineWatch:
                 todo="somebody else put it there; it is never touched",
             )
         self.foreign[name] = found
+        self._runner.metrics.engines.foreign.labels(name).set(len(found))
 
     def _count(self, name: str, finding: str) -> None:
         self._runner.metrics.reconciled.labels(name, finding).inc()

@@ -48,6 +48,7 @@ class Meter:
     async def measure(self, name: str) -> None:
         """Measure one engine, and carry out what follows from it."""
         rates = await self._rates(name)
+        self._runner.metrics.engines.measured.labels(name).set(int(rates is not None))
         state, now = self._runner.state, self._runner.clock.time()
         await self._runner.carry_out(measure(state, name, rates, now))
         if rates is not None and self._lacks(name, rates):

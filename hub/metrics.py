@@ -1,17 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prometheus metrics of the hub: own registry, bounded labels, never an address."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
-_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+from hub.figures import (
+    FAST,
+    GUARDS,
+    WAYS_IN,
+    CoreFigures,
+    EngineFigures,
+    HubFigures,
+    IntakeFigures,
+    JournalFigures,
+    begin_at_zero,
+)
+
+# When a series began says nothing here: all of them begin with the process.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # as the package has it
+
+PROBE_VERDICTS = ("match", "mismatch", "no_cookie", "closed", "silent", "no_keys")
 
 
 class Metrics:
-    """Everything that `/metrics` shows; names begin with `fnm_hub_`."""
+    """Everything that `/metrics` shows; names begin with `fnm_hub_`, the process's own apart.
+
+    Attributes:
+        intake: ways in, besides the counters here.
+        journal: the journal and its disk.
+        core: attacks, rules, guards, orders, caps.
+        engines: what engines have counted.
+        hub: the process and its configuration.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         new = self.registry
+        ProcessCollector(registry=new)
+        self.intake, self.journal = IntakeFigures(new), JournalFigures(new)
+        self.core, self.engines, self.hub = CoreFigures(new), EngineFigures(new), HubFigures(new)
         self.accepted = Counter(
             "fnm_hub_events_accepted",
             "Events made durable, by way in.",
@@ -46,13 +80,13 @@ class Metrics:
             "fnm_hub_engine_seconds",
             "How long engines take, by engine and verb.",
             ["engine", "verb"],
-            buckets=_FAST,
+            buckets=FAST,
             registry=new,
         )
         self.event_to_active = Histogram(
             "fnm_hub_event_to_active_seconds",
             "From an event's acceptance to its countermeasure in force.",
-            buckets=_FAST,
+            buckets=FAST,
             registry=new,
         )
         self.engine_errors = Counter(
@@ -82,12 +116,6 @@ class Metrics:
         )
         self.engine_up = Gauge(
             "fnm_hub_engine_up", "Whether an engine can work.", ["engine"], registry=new
-        )
-        self.engine_counter = Gauge(
-            "fnm_hub_engine_packets",
-            "What an engine's data plane has counted, by counter.",
-            ["engine", "counter"],
-            registry=new,
         )
         self.engine_rate = Gauge(
             "fnm_hub_engine_rate",
@@ -146,6 +174,14 @@ class Metrics:
             "fnm_hub_reload_successful", "1 when the newest reload succeeded.", registry=new
         )
         self.reload_ok.set(1)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        begin_at_zero(self.accepted, WAYS_IN)
+        begin_at_zero(self.turned_away, ("overload", "store"))
+        begin_at_zero(self.refused, GUARDS)
+        begin_at_zero(self.processed, ("none",), ("not_understood",))
+        begin_at_zero(self.probes, PROBE_VERDICTS)
 
     def render(self) -> bytes:
         """Return the text exposition format."""

@@ -59,6 +59,8 @@ class Runner:
         self.state, self.journal, self.clock = state, journal, clock
         self.settings, self.keeper = settings, settings.keeper
         self.metrics, self.stream = metrics, stream
+        state.evaluating = metrics.core.rules_seconds.time
+        journal.on_commit = metrics.journal.committed
         self.executor: Executor | None = None
         self.accepted = 0
         self.not_understood = 0
@@ -80,6 +82,8 @@ class Runner:
         """Find out where an earlier run stopped."""
         newest = await self.journal.events(limit=1)
         self._newest = newest[0].number if newest else 0
+        if newest:
+            self.metrics.intake.newest.set(newest[0].received_at)
         oldest = await self.journal.pending_events(1)
         self._taken = oldest[0].number - 1 if oldest else self._newest
 
@@ -264,6 +268,19 @@ class Runner:
                 self.metrics.refused.labels(line.fields["guard"]).inc()
             elif line.event == "attack.quiet":
                 self.metrics.attacks_quiet.inc()
+        self._count_attacks(effects)
+        for rule in effects.matched:
+            self.metrics.core.decisions.labels(rule).inc()
+
+    def _count_attacks(self, effects: Effects) -> None:
+        core = self.metrics.core
+        for line in effects.lines:
+            noun, _, change = line.event.partition(".")
+            if noun == "attack":
+                core.attack_changes.labels(change).inc()
+        for attack in effects.attacks.values():
+            if attack.ended_at is not None:
+                core.attack_seconds.observe(attack.ended_at - attack.started_at)
 
     def _publish(self, effects: Effects) -> None:
         now = self.clock.time()

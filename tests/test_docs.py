@@ -75,7 +75,7 @@ def test_metric_when_exposed_then_operations_explains_it() -> None:
         name
         for cell in first_cells(section(OPERATIONS, "Metrics"))
         for name in SPAN.findall(cell)
-        if name.startswith("fnm_hub_") and re.fullmatch(r"\w+", name)
+        if re.fullmatch(r"(?:fnm_hub|process)_\w+", name)
     }
     assert exposed == listed
 

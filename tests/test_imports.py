@@ -7,7 +7,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 FLOORS = (
     {"errors", "clock", "tasks", "units", "net", "log", "metrics", "stream", "rates", "history"}
-    | {"__init__"},
+    | {"__init__", "figures", "lag"},
     {"systemd", "pulse"},
     {"agent", "intake.model", "isn_sync.inventory"},
     {"fields"},
@@ -27,7 +27,7 @@ FLOORS = (
     {"pipeline"},
     {"simulator", "runner"},
     {"api"},
-    {"engine_watch", "isn_watch", "meter", "loading", "explainer"},
+    {"engine_watch", "isn_watch", "meter", "loading", "explainer", "engine_metrics", "gauges"},
     {"watchdog"},
     {"daemon"},
     {"app"},

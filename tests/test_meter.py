@@ -2,6 +2,7 @@
 """A whole hub on a real synproxyd: measured each second, shown, and found again after a restart."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def test_ban_when_native_is_enabled_then_synproxyd_has_it_and_status_shows_it(
     wanted = '{engine="native",interface="outside",mode="native"} 1.0'
     assert f"fnm_hub_engine_interface{wanted}" in metrics
     assert 'fnm_hub_engine_rate{engine="native",rate="hostile",service="none"} 0.0' in metrics
+    assert 'fnm_hub_engine_measured{engine="native"} 1.0' in metrics
+    until("counted", lambda: "fnm_hub_engine_memory_bytes{" in hub.request("GET", "/metrics")[1])
+    _, metrics = hub.request("GET", "/metrics")
+    packets = 'fnm_hub_engine_packets_total{counter="cookie_bad",engine="native",verdict="drop"} '
+    assert f"{packets}0.0" in metrics
+    for table in ("flows4", "flows6", "sources", "mitigations", "splices"):
+        limit = f'fnm_hub_engine_table_limit_rows{{engine="native",table="{table}"}} '
+        assert re.search(f"^{re.escape(limit)}[1-9]", metrics, re.MULTILINE)
+    assert 'fnm_hub_engine_log_lines_total{engine="native",level="error"} 0.0' in metrics
 
 
 def test_unban_when_the_engine_has_seen_nothing_then_it_is_quiet_and_ends(
@@ -79,6 +89,7 @@ def test_synproxyd_when_gone_and_back_then_said_and_found_again(
     until("noticed", lambda: hub.request("GET", "/readyz")[0] == 503, seconds=15)
     assert len(hub.logged("engine.not_measured")) == 1
     _, metrics = hub.request("GET", "/metrics")
+    assert 'fnm_hub_engine_measured{engine="native"} 0.0' in metrics
     place = '{engine="native",interface="outside",mode="native"}'
     assert f"fnm_hub_engine_interface{place} 0.0" in metrics
     hub.send("ban")

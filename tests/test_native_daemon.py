@@ -375,3 +375,7 @@ def test_rates_samples_and_blocks_show_what_happens(place: Ground) -> None:
         assert stats["work"]["talkers_inserted"] == 2
         assert stats["mitigations"] == 2
         assert stats["programs"][0]["instructions"] > 1000
+        assert stats["limits"]["flows4"] >= 4096
+        assert stats["limits"].keys() == {"flows4", "flows6", "sources", "mitigations"}
+        assert stats["flows6"] == 0
+        assert stats["logged"]["error"] == 0

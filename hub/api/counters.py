@@ -1,7 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the HTTP side counts, in a registry of its own."""
 
+from itertools import product
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, generate_latest
+
+_REASONS: Final = (
+    "peer",
+    "signature",
+    "certificate",
+    "handshake",
+    "token",
+    "connections",
+    "connections_of_source",
+    "accept",
+    "too_long",
+    "slow",
+    "broken",
+    "encoding",
+    "intake",
+    "overloaded",
+    "store",
+    "storefull",
+    "noncesfull",
+)
 
 
 class Counters:
@@ -18,6 +41,9 @@ class Counters:
             ["via", "reason"],
             registry=self._registry,
         )
+        for labels in product(("unix", "tcp"), _REASONS):
+            # At 0 from the start: an alert does not see an increase from nothing.
+            self._refused.labels(*labels)
         self._operator = Counter(
             "fnm_hub_operator_requests",
             "Requests on the operator's socket",

@@ -166,6 +166,6 @@ class Daemon(Protocol):
         """Return the reasons why the hub is not ready; empty when it is."""
         ...
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """Return the hub's metrics in Prometheus' text format."""
         ...

@@ -29,7 +29,7 @@ class Health:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Answer the daemon's metrics and those of the sockets."""
-        text = self._daemon.metrics()
+        text = await self._daemon.metrics()
         if text and not text.endswith(b"\n"):
             text += b"\n"
         return web.Response(

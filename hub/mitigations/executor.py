@@ -99,6 +99,11 @@ class Executor:
             self._busy.add(mitigation_id)
             self._tasks.run(f"mitigation {mitigation_id}", self._work(mitigation_id))
 
+    @property
+    def waiting(self) -> int:
+        """Number of mitigations with an order that waits or is under way."""
+        return len(self._busy)
+
     def wake(self) -> None:
         """Try at once what waits for its next try."""
         for fresh in self._fresh.values():

@@ -58,7 +58,8 @@ def decide(state: State, occasion: Occasion, now: float, effects: Effects) -> No
     rates = state.measured(occasion.attack.id)
     former = state.escalating.pop(occasion.attack.id, {})
     for service, targets in _by_service(state, occasion.attack).items():
-        decision = state.rules.evaluate(occasion.attack, service, rates)
+        with state.evaluating():
+            decision = state.rules.evaluate(occasion.attack, service, rates)
         linger = max([linger, *(chosen.linger for chosen in decision.chosen)])
         _note_decision(state, occasion, decision, service, now=now, effects=effects)
         for chosen in decision.chosen:
@@ -108,6 +109,7 @@ def _note_decision(
     if known.get(service) == outcome:
         return
     known[service] = outcome
+    effects.matched += [chosen.rule for chosen in decision.chosen] or ["none"]
     document = decision.to_json()
     rules = document.pop("trace")
     names = ", ".join(chosen.rule for chosen in decision.chosen)

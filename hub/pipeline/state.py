@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the core knows: one object that every stage works on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from hub.attacks.tracker import Tracker
@@ -68,6 +69,7 @@ class State:
         rates: newest measurement by engine and mitigation; what cannot be asked is not there.
         seen: what the measurements say, by attack.
         escalating: rules that may go on to more, by attack, and by service and rule.
+        evaluating: is entered around each evaluation of the rules, by whoever measures it.
     """
 
     config: Config
@@ -84,6 +86,7 @@ class State:
     rates: dict[str, Mapping[str, Rates]] = field(default_factory=dict)
     seen: dict[str, Seen] = field(default_factory=dict)
     escalating: dict[str, dict[tuple[str | None, str], Escalating]] = field(default_factory=dict)
+    evaluating: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __post_init__(self) -> None:
         """Let the tracker ask what only all parts together know."""

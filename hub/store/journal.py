@@ -47,9 +47,12 @@ class Journal:
             again then: the fresh file knows of nothing.
         on_recovery: called in the event loop at each such time, with the path of the old file;
             that is `path` itself where somebody had taken the file away.
+        on_commit: called in another thread after each transaction, with its seconds and the
+            number of requests in it.
     """
 
     on_recovery: Callable[[Path], None] | None = None
+    on_commit: Callable[[float, int], None] | None = None
 
     def __init__(self, database: Database, connection: sqlite3.Connection) -> None:
         self.path = database.path
@@ -66,6 +69,7 @@ class Journal:
             lanes=(self._reader, self._checkpointer),
             checkpoint=self._start_checkpoint,
             recovered=self._note_recovery,
+            committed=self._note_commit,
         )
 
     @classmethod
@@ -225,6 +229,14 @@ class Journal:
         """
         return await self._read(reads.audit, event, attack, mitigation, limit)
 
+    async def rows(self) -> dict[str, int]:
+        """Return about how many rows each table that grows has; found without counting them.
+
+        Raises:
+            StoreError: cannot be read.
+        """
+        return await self._read(reads.spans)
+
     async def prune(self, *, events_before: float, audit_before: float, limit: int = 5000) -> int:
         """Delete what is past its time, in steps between which writers have their turn.
 
@@ -295,6 +307,10 @@ class Journal:
         # Closing ends that lane first; the last connection to close copies what is left.
         with suppress(RuntimeError):
             self._checkpointer.start(_copy_log)
+
+    def _note_commit(self, seconds: float, requests: int) -> None:
+        if self.on_commit is not None:
+            self.on_commit(seconds, requests)
 
     def _note_recovery(self, moved_to: Path | None) -> None:
         self.recovered_from, self.taken_away = moved_to, moved_to is None

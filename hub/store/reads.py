@@ -20,6 +20,12 @@ _AUDIT: Final = "SELECT at, kind, actor, event, attack, mitigation, doc, seq FRO
 _NEWEST: Final = 2**63 - 1
 LOOKED_THROUGH: Final = 20_000
 """Newest rows that are looked through for an address, which no index knows."""
+_NUMBERED: Final = {
+    "events": "number",
+    "attacks": "number",
+    "mitigations": "number",
+    "audit": "seq",
+}
 
 
 def pending_events(connection: sqlite3.Connection, limit: int, after: int) -> list[StoredEvent]:
@@ -98,6 +104,15 @@ def _network(text: str) -> IPNetwork | None:
 def settings(connection: sqlite3.Connection) -> dict[str, str]:
     """Return every setting."""
     return dict(connection.execute("SELECT name, value FROM settings ORDER BY name").fetchall())
+
+
+def spans(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return the span of numbers of each table that grows: its rows, and gaps of pruned ones."""
+    found = {}
+    for table, column in _NUMBERED.items():
+        span = f"(SELECT max({column}) FROM {table}) - (SELECT min({column}) FROM {table}) + 1"  # noqa: S608 - names are ours
+        found[table] = int(connection.execute(f"SELECT coalesce({span}, 0)").fetchone()[0])
+    return found
 
 
 def audit(

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import structlog
 
+from hub.clock import SystemClock
 from hub.errors import StoreError, StoreFullError
 from hub.store.database import Database
 from hub.store.faults import explain, is_callers, is_damage
@@ -55,6 +56,8 @@ class Writer:
         checkpoint: called in the writer's thread now and then, must not block.
         recovered: called in the event loop when a fresh file was begun at run time, with the path
             that the damaged one was moved to, None if it had been taken away.
+        committed: called in the writer's thread with the seconds and the number of requests of
+            each transaction.
     """
 
     def __init__(
@@ -65,10 +68,12 @@ class Writer:
         lanes: Iterable[Lane],
         checkpoint: Callable[[], None],
         recovered: Callable[[Path | None], None],
+        committed: Callable[[float, int], None],
     ) -> None:
         self._database, self._lanes = database, tuple(lanes)
         self._connection: sqlite3.Connection | None = connection
-        self._checkpoint, self._recovered = checkpoint, recovered
+        self._checkpoint, self._recovered, self._committed = checkpoint, recovered, committed
+        self._clock = SystemClock()
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         self._numbers = (0, 0)
@@ -159,6 +164,7 @@ class Writer:
     def _transact(self, group: list[Request]) -> list[Outcome]:
         connection = self._connection or self._reopen(known=False)
         self._database.look()
+        begun = self._clock.monotonic()
         try:
             connection.execute("BEGIN IMMEDIATE")
             outcomes = [(request, self._attempt(connection, request)) for request in group]
@@ -167,6 +173,7 @@ class Writer:
         except BaseException:
             self._roll_back(connection)
             raise
+        self._committed(self._clock.monotonic() - begun, len(group))
         self._numbers = numbers
         if self._failing and connection.total_changes > self._changes:
             log.info("journal.write_works_again", path=str(self._database.path))

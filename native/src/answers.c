@@ -5,6 +5,7 @@
 
 #include "address.h"
 #include "counters.h"
+#include "log.h"
 #include "mitigations.h"
 #include "protocol.h"
 
@@ -181,6 +182,15 @@ static json_t *splices_object(const struct engine *engine)
 			 (json_int_t)engine->tables.splice_sets * FNM_SPLICE_WAYS);
 }
 
+/* Rows that there is room for; a table is nearly full long before, as a row has few places. */
+static json_t *limits_object(const struct tables *tables)
+{
+	return json_pack("{s:I,s:I,s:I,s:I}", "flows4", (json_int_t)tables->flow4_sets * FNM_WAYS,
+			 "flows6", (json_int_t)tables->flow6_sets * FNM_WAYS, "sources",
+			 (json_int_t)tables->source_sets * 2, "mitigations",
+			 (json_int_t)(FNM_SLOTS - 1));
+}
+
 json_t *answer_stats(const struct engine *engine, struct refusal *refusal)
 {
 	struct fnm_counters counters;
@@ -194,13 +204,15 @@ json_t *answer_stats(const struct engine *engine, struct refusal *refusal)
 		return NULL;
 	}
 	return json_pack(
-	    "{s:b,s:o,s:o,s:I,s:I,s:I,s:I,s:{s:I,s:I},s:o,s:o}", "ok", 1, "packets",
-	    packets_of(&counters), "work", work_object(&work), "flows",
-	    (json_int_t)engine->count.flows, "sources", (json_int_t)engine->count.sources,
-	    "memory_bytes", (json_int_t)engine->facts.memory_bytes, "mitigations",
-	    (json_int_t)engine->live, "bytes", "passed", (json_int_t)counters.bytes_passed,
-	    "dropped", (json_int_t)counters.bytes_dropped, "programs",
-	    programs_array(&engine->facts), "splices", splices_object(engine));
+	    "{s:b,s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:{s:I,s:I},s:o,s:o,s:o,s:{s:I,s:I}}", "ok", 1,
+	    "packets", packets_of(&counters), "work", work_object(&work), "flows",
+	    (json_int_t)engine->count.flows, "flows6", (json_int_t)engine->count.flows6, "sources",
+	    (json_int_t)engine->count.sources, "memory_bytes",
+	    (json_int_t)engine->facts.memory_bytes, "mitigations", (json_int_t)engine->live,
+	    "bytes", "passed", (json_int_t)counters.bytes_passed, "dropped",
+	    (json_int_t)counters.bytes_dropped, "programs", programs_array(&engine->facts),
+	    "splices", splices_object(engine), "limits", limits_object(&engine->tables), "logged",
+	    "warning", (json_int_t)log_warnings(), "error", (json_int_t)log_errors());
 }
 
 static const char *interface_name(const struct facts *facts, uint32_t ifindex)

@@ -86,9 +86,9 @@ struct facts { /* what hello and stats tell, found out at the start */
 	uint32_t splice_idle;
 };
 
-struct table_count { /* of occupied rows; counting them takes a while */
-	uint64_t flows, sources;
-	uint64_t at_ms; /* 0: never */
+struct table_count {			 /* of occupied rows; counting them takes a while */
+	uint64_t flows, flows6, sources; /* flows: of both families */
+	uint64_t at_ms;			 /* 0: never */
 };
 
 struct splice_count { /* of live rows, at the last tick */

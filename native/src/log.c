@@ -11,6 +11,7 @@
 #include "log.h"
 
 static bool muted;
+static unsigned long count_info, count_warning, count_error;
 
 void log_mute(void)
 {
@@ -82,10 +83,21 @@ static void log_packed(const char *level, const char *event, const char *format,
 	{                                                                                          \
 		va_list arguments;                                                                 \
                                                                                                    \
+		count_##level++;                                                                   \
 		va_start(arguments, fields);                                                       \
 		log_packed(#level, event, fields, arguments);                                      \
 		va_end(arguments);                                                                 \
 	}
+
+unsigned long log_warnings(void)
+{
+	return count_warning;
+}
+
+unsigned long log_errors(void)
+{
+	return count_error;
+}
 
 LOG_AT(info)
 LOG_AT(warning)

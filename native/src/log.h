@@ -11,6 +11,9 @@
 void log_info(const char *event, const char *fields, ...);
 void log_warning(const char *event, const char *fields, ...);
 void log_error(const char *event, const char *fields, ...);
+/* how many lines of that kind there were since the start, written or not */
+unsigned long log_warnings(void);
+unsigned long log_errors(void);
 /* For commands that print to a person instead. */
 void log_mute(void);
 void log_refusal(const char *event, const struct refusal *refusal);

@@ -327,6 +327,7 @@ json_t *protocol_scanned(struct engine *engine, struct scan *scan)
 
 	if (scan->kind == SCAN_COUNT) {
 		engine->count.flows = scan->flows;
+		engine->count.flows6 = scan->flows6;
 		engine->count.sources = scan->sources;
 		engine->count.at_ms = engine->backend->monotonic_ms(engine->data);
 		answer = answer_stats(engine, &refusal);

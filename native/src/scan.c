@@ -89,6 +89,7 @@ static void look_flow6(const struct engine *engine, struct scan *scan, const str
 		       uint64_t index)
 {
 	struct fnm_flow6_set set = engine->tables.flows6[index];
+	uint64_t before = scan->flows;
 
 	for (int i = 0; i < FNM_WAYS; i++) {
 		struct fnm_address client, server;
@@ -97,6 +98,7 @@ static void look_flow6(const struct engine *engine, struct scan *scan, const str
 		memcpy(&server, set.way[i].destination, sizeof(server));
 		found_flow(engine, scan, now, &client, &server, set.way[i].ports, set.way[i].seen);
 	}
+	scan->flows6 += scan->flows - before;
 }
 
 static void look_source(const struct engine *engine, struct scan *scan, const struct moment *now,

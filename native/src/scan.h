@@ -14,8 +14,8 @@ struct scan {
 	json_t *seq;  /* of the request, or NULL */
 	json_t *rows; /* not with SCAN_COUNT */
 	uint64_t total, limit;
-	uint64_t flows, sources; /* SCAN_COUNT */
-	uint64_t next;		 /* set to look at next, all tables in a row */
+	uint64_t flows, flows6, sources; /* SCAN_COUNT; flows: of both families */
+	uint64_t next;			 /* set to look at next, all tables in a row */
 	struct fnm_prefix target;
 	bool any_target;
 	uint32_t generation;

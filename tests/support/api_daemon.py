@@ -282,7 +282,7 @@ class MemoryDaemon:
         """Return the set reasons."""
         return self.not_ready
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """Return one sample."""
         return b"# TYPE fnm_hub_up gauge\nfnm_hub_up 1.0\n"
 

@@ -178,8 +178,11 @@ class NativeEngine:
         answer = await self._client.ask("stats")
         counters = {str(reason): int(count) for reason, count in answer["packets"].items()}
         counters |= {f"work.{name}": int(count) for name, count in answer["work"].items()}
-        held = ("flows", "sources", "memory_bytes")
+        held = ("flows", "flows6", "sources", "mitigations", "memory_bytes")
         counters |= {f"held.{name}": int(answer[name]) for name in held if name in answer}
+        for word, part in (("limit", "limits"), ("logged", "logged")):
+            said = answer.get(part, {})
+            counters |= {f"{word}.{name}": int(count) for name, count in said.items()}
         spliced = self._splicing.measured(answer)
         return counters | {f"held.splices_{name}": count for name, count in spliced.items()}
 
