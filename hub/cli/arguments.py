@@ -75,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         "thing", metavar="THING", help="event number, attack, mitigation, address or prefix"
     )
     add("tail", "tail", "follow what happens")
+    add("top", "top", "watch and act in a live view of the terminal")
     _agents(add)
     release = add("release", "release", "end one countermeasure now")
     release.add_argument("id", metavar="ID")

@@ -181,6 +181,17 @@ class _Commands:
             return OK  # the way in which a tail ends
         return OK
 
+    def _top(self) -> int:
+        if self._json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise HubError(
+                "top is for a terminal",
+                todo="for a program or a file: fnm-hub status --json, fnm-hub tail --json",
+            )
+        from hub.cli.top.app import TopApp  # noqa: PLC0415
+
+        TopApp(self._client()).run()
+        return OK
+
     def _agents(self) -> int:
         from hub.cli.agents import find, show_agents  # noqa: PLC0415
 
