@@ -20,7 +20,7 @@ from hub.cli.text import Screen, amount, clean
 from hub.cli.top import words
 from hub.cli.top.dialogs import Question, Reading
 from hub.cli.top.feed import Feed, Look
-from hub.cli.top.rates import Rates
+from hub.cli.top.rates import MEMORY, Rates
 from hub.errors import HubError
 
 _VERDICTS: Final = 8
@@ -171,7 +171,9 @@ class TopApp(App[None]):
 
     def _verdicts(self) -> Iterable[words.Row]:
         for one in self._rates.busiest(_VERDICTS):
-            graph = Sparkline(list(one.rates), width=_GRAPH)
+            # Always the whole of two minutes, so that the same width is the same time.
+            before = [0.0] * (MEMORY - len(one.rates))
+            graph = Sparkline([*before, *one.rates], width=_GRAPH)
             cells = (
                 Text(clean(one.name)),
                 Text(clean(one.engine)),

@@ -66,8 +66,7 @@ def head(look: Look) -> Text:
     if look.status is None:
         return Text(f"NO ANSWER: {clean(look.trouble)}", "bold white on red")
     status = look.status
-    text = _mode(status)
-    text.append("  engines ")
+    text = Text.assemble(_mode(status), "  engines ")
     for engine in status["engines"]:
         name = clean(engine["name"])
         text.append(
@@ -85,15 +84,15 @@ def head(look: Look) -> Text:
     return text
 
 
-def _mode(status: dict[str, Any]) -> Text:
+def _mode(status: dict[str, Any]) -> tuple[str, str]:
     if status.get("draining"):
-        return Text(" DRAINING ", "bold white on red")
+        return " DRAINING ", "bold white on red"
     if status.get("frozen"):
         who = clean(status["frozen"].get("actor") or "unknown")
-        return Text(f" FROZEN by {who} ", "bold white on red")
+        return f" FROZEN by {who} ", "bold white on red"
     if status["dry_run"]:
-        return Text(" DRY-RUN: nothing is applied ", "black on cyan")
-    return Text(" ENFORCING ", "black on green")
+        return " DRY-RUN: nothing is applied ", "black on cyan"
+    return " ENFORCING ", "black on green"
 
 
 def _state(state: str) -> Text:
