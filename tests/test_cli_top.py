@@ -208,16 +208,21 @@ async def test_change_when_the_hub_refuses_then_says_why(
         )
 
 
-async def test_explain_when_asked_then_decisions_with_reasons(bound: Bound) -> None:
-    """The row under the cursor is explained, of an attack as of a mitigation."""
+async def test_explain_when_asked_then_the_row_under_the_cursor(
+    bound: Bound, daemon: MemoryDaemon
+) -> None:
+    """Of an attack as of a mitigation, the daemon's explanation opens above the view."""
+    nothing: View = {"event": None, "origin": None}
+    lists: View = {"attacks": [], "decisions": [], "refused": [], "mitigations": [], "history": []}
+    for name in ("m-0123456789", "a-0123456789"):
+        daemon.explained[name] = {"kind": "thing", "thing": name, **nothing, **lists}
     app = top_of(bound.api)
     async with app.run_test(size=(100, 40)) as pilot:
         await shows(pilot, lambda: bool(rows(app, "mitigations")))
-        for _ in range(2):
+        for name in ("m-0123456789", "a-0123456789"):
             await pilot.press("e")
             await shows(pilot, lambda: len(app.screen_stack) == 2)
-            text = str(app.screen.query_one(Static).render())
-            assert "because attack_type is syn_flood" in text
+            assert f"thing {name}" in str(app.screen.query_one(Static).render())
             await pilot.press("escape", "tab")
 
 

@@ -14,7 +14,7 @@ from textual.renderables.sparkline import Sparkline
 from textual.widgets import DataTable, Footer, RichLog, Static
 
 from hub.cli.client import Client
-from hub.cli.details import show_attack
+from hub.cli.explain import show_explanation
 from hub.cli.tail import show_item
 from hub.cli.text import Screen, amount, clean
 from hub.cli.top import words
@@ -29,7 +29,7 @@ _LINES: Final = 500
 _MARGIN: Final = 4
 _NARROWEST: Final = 40
 _COLUMNS: Final = {
-    "rates": ("VERDICT", "ENGINE", "NOW/S", "TWO MINUTES"),
+    "rates": ("VERDICT", "ENGINE", "NOW/S"),
     "attacks": ("ATTACK", "STATE", "TARGET", "TYPE", "PPS", "SINCE", "HELD"),
     "mitigations": ("ID", "STATE", "ACTION", "TARGET", "ENGINE", "LEFT", "DROPPED/S", "RULE"),
 }
@@ -102,7 +102,9 @@ class TopApp(App[None]):
         """Begin to ask and to listen, in threads that end with the process."""
         for name, columns in _COLUMNS.items():
             self._table(name).add_columns(*columns)
-        self._table("rates").can_focus = False
+        self._table("rates").add_column("TWO MINUTES", width=_GRAPH)
+        for name in ("#rates", "#log"):
+            self.query_one(name).can_focus = False
         self._table("mitigations").focus()
         for work in (self._ask, self._listen):
             threading.Thread(target=work, name=f"top{work.__name__}", daemon=True).start()
@@ -131,8 +133,7 @@ class TopApp(App[None]):
     def action_explain(self) -> None:
         """Show why the row under the cursor is there."""
         if (chosen := self._chosen()) is not None:
-            kind, name = chosen
-            self._do(lambda: self._read(self._feed.explain(kind, name)))
+            self._do(lambda: self._read(self._feed.explain(chosen[1])))
 
     def action_release(self) -> None:
         """End the mitigation under the cursor, after a question."""
@@ -214,9 +215,9 @@ class TopApp(App[None]):
     def _screen(self, out: io.StringIO) -> Screen:
         return Screen(out, color=True, width=max(_NARROWEST, self.size.width - _MARGIN))
 
-    def _read(self, attack: dict[str, Any]) -> None:
+    def _read(self, found: dict[str, Any]) -> None:
         out = io.StringIO()
-        show_attack(self._screen(out), attack)
+        show_explanation(self._screen(out), found)
         text = Text.from_ansi(out.getvalue())
         self.call_from_thread(self.push_screen, Reading(text))
 

@@ -60,19 +60,13 @@ class Feed:
             except HubError:
                 self._stop.wait(SECOND)
 
-    def explain(self, kind: str, name: str) -> dict[str, Any]:
-        """Return everything about one attack.
-
-        Args:
-            kind: `attacks` or `mitigations`; of a mitigation, it is its first attack.
-            name: its id.
+    def explain(self, name: str) -> dict[str, Any]:
+        """Return why an attack or a mitigation is there.
 
         Raises:
             HubError: there is no such thing any more, or nobody answers.
         """
-        if kind == "mitigations":
-            name = self._attack_of(name)
-        return self._client.get(f"/v1/attacks/{quote(name, safe='')}")
+        return self._client.get(f"/v1/explain/{quote(name, safe='')}")
 
     def release(self, mitigation: str, reason: str) -> None:
         """End one mitigation; raises `HubError`."""
@@ -82,13 +76,6 @@ class Feed:
     def switch(self, what: str, reason: str) -> None:
         """Carry out `freeze` or `unfreeze`; raises `HubError`."""
         self._client.post(f"/v1/{what}", {"reason": reason})
-
-    def _attack_of(self, mitigation: str) -> str:
-        items = self._client.get("/v1/mitigations?all=1&limit=10000")["items"]
-        attacks = next((one["attacks"] for one in items if one["id"] == mitigation), ())
-        if not attacks:
-            raise HubError(f"no attack is known for {mitigation}", todo="look at fnm-hub attacks")
-        return str(attacks[0])
 
     def _look(self) -> Look:
         try:
