@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.manager import Listener
 from tests.support.native_build import built
 from tests.support.netns import run, udp_packet
 from tests.support.synproxyd import OUTSIDE, TARGET, Daemon, Ground, eventually, ground, put
@@ -309,15 +310,21 @@ def test_detach_removes_all_but_not_under_a_running_daemon(place: Ground) -> Non
 
 
 def test_systemd_hears_when_it_is_ready_and_alive(place: Ground) -> None:
-    """READY comes once it is attached, WATCHDOG every second."""
-    path = place.folder / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(path))
-        manager.settimeout(10)
-        place.start(environment={"NOTIFY_SOCKET": str(path)})
-        assert manager.recv(100) == b"READY=1"
+    """READY comes once it is attached, WATCHDOG every second; not from one that hangs."""
+    with Listener(place.folder / "notify") as manager:
+        daemon = place.start(environment=manager.environment())
+        said = manager.wait("READY=1")
+        assert said[0] == "EXTEND_TIMEOUT_USEC=60000000"
+        assert said[-2:] == ["STATUS=0 mitigations in force", "READY=1"]
         assert place.xdp()
-        assert [manager.recv(100) for _ in range(2)] == [b"WATCHDOG=1"] * 2
+        assert [manager.wait("WATCHDOG=1") for _ in range(2)] == [["WATCHDOG=1"]] * 2
+        daemon.process.send_signal(signal.SIGSTOP)
+        manager.heard()
+        manager.quiet(2.5)
+        daemon.process.send_signal(signal.SIGCONT)
+        manager.wait("WATCHDOG=1")
+        daemon.process.send_signal(signal.SIGTERM)
+        manager.wait("STOPPING=1")
 
 
 def test_commands_report_to_a_person(place: Ground) -> None:

@@ -358,10 +358,3 @@ def test_targets_of_both_families_and_widths(daemon: Daemon) -> None:
         assert TARGET in full["message"]
         for number in range(6):
             client.good({"op": "delete", "id": f"t-{number}", "revision": 1})
-
-
-def test_unit_file_is_as_closed_as_it_says() -> None:
-    """The exposure of the service is 1.5 or less in the eyes of systemd."""
-    unit = Path(__file__).resolve().parents[1] / "native" / "synproxyd.service"
-    text = run("systemd-analyze", "security", "--offline=true", "--threshold=15", str(unit))
-    assert "Overall exposure level" in text

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hub as its unit runs it, by a systemd of its own: what it may do, and what becomes of it."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,6 +34,20 @@ install -d /etc/fnm-hub /etc/systemd/system/fnm-hub.service.d
 install -d -o root -g fnm-hub -m 2770 /var/spool/fnm-hub
 cp /opt/checkout/scripts/units/fnm-hub.service /etc/systemd/system/
 """
+SYNPROXYD = """
+make --silent -C /opt/checkout/native install
+systemd-sysusers
+mkdir -p /etc/systemd/system/synproxyd.service.d
+cat >/etc/systemd/system/synproxyd.service.d/test.conf <<END
+[Service]
+Environment="SYNPROXYD_OPTIONS=--interface fnm0"
+WatchdogSec=3s
+RestartSec=100ms
+END
+ip link add fnm0 type veth peer name fnm1
+ip link set fnm0 up
+ip link set fnm1 up
+"""
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +80,10 @@ def drop_in(machine: Machine, name: str, text: str | None = None) -> None:
 def started(machine: Machine) -> Iterator[str]:
     """Start the hub and take away what it leaves; yield what the kernel says of its process."""
     try:
-        yield start(machine)
+        yield machine.start(UNIT)
     finally:
         machine.run("systemctl", "stop", UNIT, check=False)
         machine.run("sh", "-c", "rm -rf /etc/systemd/system/fnm-hub.service.d/* /var/lib/fnm-hub")
-
-
-def start(machine: Machine) -> str:
-    """Start the hub, which is ready then; return what the kernel says of its process."""
-    machine.run("systemctl", "daemon-reload")
-    try:
-        machine.run("systemctl", "start", UNIT)
-    except RuntimeError as error:
-        raise AssertionError(machine.journal(UNIT)) from error
-    assert machine.shown(UNIT, "ActiveState") == "active"
-    return machine.run("cat", f"/proc/{machine.shown(UNIT, 'MainPID')}/status")
 
 
 def number(status: str, name: str) -> int:
@@ -165,7 +167,7 @@ def test_hub_when_it_has_the_drop_ins_then_its_engines_work(machine: Machine) ->
         said = machine.journal(UNIT)
         for trouble in ("isn.no_probe", "isn.right_kept", "nftables.sysctl_failed"):
             assert trouble not in said
-        hang(machine)
+        machine.hang(UNIT)
         assert "192.0.2.10" in table(machine)
 
 
@@ -174,14 +176,21 @@ def table(machine: Machine) -> str:
     return machine.run("nft", "list", "table", "inet", "fnm_hub")
 
 
-def hang(machine: Machine) -> None:
-    """Hold the hub still, and wait until another serves."""
-    pid = machine.shown(UNIT, "MainPID")
-    machine.run("kill", f"-{signal.SIGSTOP}", pid)
-
-    def replaced() -> bool:
-        other = machine.shown(UNIT, "MainPID") not in (pid, "0")
-        return other and machine.shown(UNIT, "ActiveState") == "active"
-
-    machine.until("another process serves", replaced, UNIT)
-    assert "Watchdog timeout" in machine.journal(UNIT)
+def test_synproxyd_when_run_by_its_unit_then_checked_attached_and_watched(
+    machine: Machine,
+) -> None:
+    """Each start is preceded by `check`; one that hangs is replaced, and its program stays."""
+    machine.run("sh", "-ec", SYNPROXYD)
+    try:
+        status = machine.start("synproxyd")
+        assert "ok   fnm0: takes the program in native mode" in machine.journal("synproxyd")
+        assert machine.shown("synproxyd", "StatusText") == "0 mitigations in force"
+        assert number(status, "CapEff") == number(status, "CapPrm") == 0
+        assert "xdp" in machine.run("ip", "link", "show", "fnm0")
+        machine.hang("synproxyd")
+        assert "fnm0: a synproxyd is attached" in machine.journal("synproxyd")
+        assert "no   " not in machine.journal("synproxyd")
+        assert "xdp" in machine.run("ip", "link", "show", "fnm0")
+    finally:
+        machine.run("systemctl", "stop", "synproxyd", check=False)
+        machine.run("synproxyd", "detach", check=False)

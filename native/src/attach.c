@@ -87,17 +87,39 @@ bool attach_refuse_foreign(const char *interface, const struct present *present,
 		      interface, present->name, present->program_id);
 }
 
-/* Our pinned link, or -1 where it is absent or its interface was made anew since. */
-static int pinned_link(const char *path, uint32_t ifindex, const struct present *present)
+static bool holds(int link, uint32_t ifindex, const struct present *present)
 {
 	struct bpf_link_info info = {0};
 	__u32 size = sizeof(info);
+
+	return !bpf_obj_get_info_by_fd(link, &info, &size) && info.type == BPF_LINK_TYPE_XDP &&
+	       info.xdp.ifindex == ifindex && info.prog_id == present->program_id;
+}
+
+bool attach_is_ours(const struct pins *pins, const char *interface, uint32_t ifindex,
+		    const struct present *present)
+{
+	char path[PATH_MAX];
+	bool ours;
+	int fd;
+
+	pins_path(pins, "link", interface, path, sizeof(path));
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return false;
+	ours = holds(fd, ifindex, present);
+	close(fd);
+	return ours;
+}
+
+/* Our pinned link, or -1 where it is absent or its interface was made anew since. */
+static int pinned_link(const char *path, uint32_t ifindex, const struct present *present)
+{
 	int fd = bpf_obj_get(path);
 
 	if (fd < 0)
 		return -1;
-	if (!bpf_obj_get_info_by_fd(fd, &info, &size) && info.type == BPF_LINK_TYPE_XDP &&
-	    info.xdp.ifindex == ifindex && info.prog_id == present->program_id)
+	if (holds(fd, ifindex, present))
 		return fd;
 	log_info("interface.renewed", "{s:s}", "pin", path);
 	close(fd);

@@ -26,6 +26,10 @@ bool attach(struct attachment *attachment, const struct pins *pins, const char *
 	    int program, bool allow_generic, struct refusal *refusal);
 /* whether the interface of this link has gone away */
 bool attach_gone(const struct attachment *attachment);
+/* whether the program that is present is held by the link that is pinned for this interface; asking
+ * for its name would take more rights than the daemon has */
+bool attach_is_ours(const struct pins *pins, const char *interface, uint32_t ifindex,
+		    const struct present *present);
 bool attach_refuse_foreign(const char *interface, const struct present *present,
 			   struct refusal *refusal);
 

@@ -22,6 +22,7 @@
 #define MTU_MOST_WITHOUT_FRAGMENTS 3498
 #define SMALL_TABLES		   4096
 
+/* "no": run would refuse. "poor": it would run, and not as well as it could. */
 static unsigned int failures;
 
 static void line(const char *word, const char *todo, const char *format, ...)
@@ -63,7 +64,7 @@ static void check_kernel(void)
 	if (!read_file("/proc/sys/net/core/bpf_jit_enable", text, sizeof(text)))
 		line("note", NULL, "whether programs are compiled (JIT) cannot be read");
 	else if (*text == '0')
-		line("no", "sysctl net.core.bpf_jit_enable=1",
+		line("poor", "sysctl net.core.bpf_jit_enable=1",
 		     "programs are interpreted, which costs most of the speed");
 	else
 		line("ok", NULL, "programs are compiled (JIT)");
@@ -122,14 +123,18 @@ static bool takes(struct program *program, uint32_t ifindex, uint32_t flags, int
 	return fd >= 0;
 }
 
-static void check_attaching(const char *interface, uint32_t ifindex, struct program *program)
+static void check_attaching(const char *interface, uint32_t ifindex, struct program *program,
+			    const struct options *options)
 {
 	struct present present;
+	struct pins pins;
 	struct refusal refusal;
 	int error;
 
 	if (attach_present(ifindex, &present) && present.program_id) {
-		if (!strcmp(present.name, "fnm_xdp"))
+		if (!strcmp(present.name, "fnm_xdp") ||
+		    (pins_name(&pins, options->pin_dir) &&
+		     attach_is_ours(&pins, interface, ifindex, &present)))
 			line("note", "ask it with: synproxyd status",
 			     "%s: a synproxyd is attached, so nothing is tried here", interface);
 		else if (!attach_refuse_foreign(interface, &present, &refusal))
@@ -139,7 +144,8 @@ static void check_attaching(const char *interface, uint32_t ifindex, struct prog
 	if (takes(program, ifindex, XDP_FLAGS_DRV_MODE, &error))
 		line("ok", NULL, "%s: takes the program in native mode", interface);
 	else if (takes(program, ifindex, XDP_FLAGS_SKB_MODE, &(int){0}))
-		line("no", "take another NIC, or allow the slow generic mode by --allow-generic",
+		line(options->allow_generic ? "poor" : "no",
+		     "take another NIC, or allow the slow generic mode by --allow-generic",
 		     "%s: takes the program in generic mode only (%s)", interface, strerror(error));
 	else
 		line("no", "read the kernel log (dmesg) for the driver's reason",
@@ -163,7 +169,7 @@ static void check_device(const char *interface, const struct device *device)
 		line("note", "ethtool -K NAME lro off",
 		     "%s: LRO is on, which many drivers do not take together with XDP", interface);
 	if (device->strips_vlan && device->vlans)
-		line("no", "ethtool -K NAME rxvlan off",
+		line("poor", "ethtool -K NAME rxvlan off",
 		     "%s: the NIC takes VLAN tags out of the frame, and there are %u VLAN devices: "
 		     "the program would not see which one a packet belongs to",
 		     interface, device->vlans);
@@ -179,7 +185,8 @@ static void check_device(const char *interface, const struct device *device)
 		     interface);
 }
 
-static void check_interface(const char *interface, struct program *program)
+static void check_interface(const char *interface, struct program *program,
+			    const struct options *options)
 {
 	uint32_t ifindex = if_nametoindex(interface);
 	struct device device;
@@ -191,7 +198,7 @@ static void check_interface(const char *interface, struct program *program)
 	}
 	check_device(interface, &device);
 	if (program)
-		check_attaching(interface, ifindex, program);
+		check_attaching(interface, ifindex, program, options);
 }
 
 int command_check(const struct options *options)
@@ -207,7 +214,7 @@ int command_check(const struct options *options)
 	check_place(options);
 	program = try_program(engine, &kernel, options);
 	for (unsigned int i = 0; i < options->interfaces; i++)
-		check_interface(options->interface[i], program);
+		check_interface(options->interface[i], program, options);
 	if (program)
 		program_close(program);
 	state_close(engine, &kernel);

@@ -102,22 +102,29 @@ static bool take_lock(struct pins *pins, const char *pin_dir, struct refusal *re
 	return refuse(refusal, E_INTERNAL, NULL, "%s: %s", pin_dir, strerror(errno));
 }
 
-bool pins_open(struct pins *pins, const char *pin_dir, struct refusal *refusal)
+bool pins_name(struct pins *pins, const char *pin_dir)
 {
 	char own[16];
 
 	pins->lock = -1;
+	snprintf(own, sizeof(own), "v%d", FNM_ABI);
 	if (strlen(pin_dir) >= sizeof(pins->directory) - sizeof(own))
+		return false;
+	snprintf(pins->directory, sizeof(pins->directory), "%s/%s", pin_dir, own);
+	snprintf(pins->maps, sizeof(pins->maps), "%s/maps", pins->directory);
+	return true;
+}
+
+bool pins_open(struct pins *pins, const char *pin_dir, struct refusal *refusal)
+{
+	if (!pins_name(pins, pin_dir))
 		return refuse(refusal, E_BAD_REQUEST, NULL, "--pin-dir is too long");
 	if (!pins_on_bpffs(pin_dir))
 		return refuse(refusal, E_UNSUPPORTED, MOUNT_BPFFS,
 			      "%s is not on a bpf file system, so nothing can be pinned there",
 			      pin_dir);
-	snprintf(own, sizeof(own), "v%d", FNM_ABI);
-	snprintf(pins->directory, sizeof(pins->directory), "%s/%s", pin_dir, own);
-	snprintf(pins->maps, sizeof(pins->maps), "%s/maps", pins->directory);
 	return make_directory(pin_dir, refusal) && take_lock(pins, pin_dir, refusal) &&
-	       no_other_version(pin_dir, own, refusal) &&
+	       no_other_version(pin_dir, strrchr(pins->directory, '/') + 1, refusal) &&
 	       make_directory(pins->directory, refusal) && make_directory(pins->maps, refusal);
 }
 

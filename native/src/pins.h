@@ -19,6 +19,8 @@ struct pins {
 	int lock; /* fd; held as long as the daemon runs */
 };
 
+/* Where they are, or would be, without touching anything; false: the path is too long. */
+bool pins_name(struct pins *pins, const char *pin_dir);
 /* Makes the directories and takes the lock; refuses where another ABI's state is. */
 bool pins_open(struct pins *pins, const char *pin_dir, struct refusal *refusal);
 void pins_close(struct pins *pins);

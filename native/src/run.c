@@ -25,8 +25,7 @@
 #include "splicing.h"
 #include "state.h"
 
-#define TICK_MS	 1000
-#define WATCHDOG "WATCHDOG=1"
+#define TICK_MS 1000
 
 struct daemon {
 	const struct options *options;
@@ -92,17 +91,30 @@ static bool drop_privileges(struct daemon *daemon, struct refusal *refusal)
 	return privileges_confine(refusal);
 }
 
+static void tell_state(const struct daemon *daemon)
+{
+	const struct engine *engine = daemon->engine;
+	unsigned int gone = 0;
+
+	for (unsigned int i = 0; i < daemon->options->interfaces; i++)
+		gone += engine->facts.interface[i].gone;
+	notify_status("%zu mitigations in force%s", engine->live,
+		      gone ? "; an interface is gone" : "");
+}
+
 static bool start(struct daemon *daemon, struct refusal *refusal)
 {
 	struct engine *engine = daemon->engine;
 
+	notify_open();
 	if (!privileges_hide(refusal) || !catch_signals(daemon, refusal) ||
 	    !pins_open(&daemon->pins, daemon->options->pin_dir, refusal))
 		return false;
 	daemon->owns_pins = true;
+	notify(NOTIFY_PATIENCE); /* large tables take their time */
+	notify_status("making the tables, loading the program");
 	if (!state_open(engine, &daemon->kernel, daemon->options, daemon->pins.maps, refusal))
 		return false;
-	notify_open();
 	/* The socket comes before the programs: a second daemon must not swap those of the first.
 	 */
 	if (!open_doors(daemon, refusal) || !interfaces_attach(&daemon->interfaces, refusal) ||
@@ -113,7 +125,8 @@ static bool start(struct daemon *daemon, struct refusal *refusal)
 		 FNM_ABI, "hz", (json_int_t)engine->facts.hz, "memory_bytes",
 		 (json_int_t)engine->facts.memory_bytes, "mitigations", (json_int_t)engine->live,
 		 "state_kept", daemon->kernel.maps.kept, "socket", daemon->options->socket);
-	notify("READY=1");
+	tell_state(daemon);
+	notify(NOTIFY_READY);
 	return true;
 }
 
@@ -160,8 +173,12 @@ static bool tick(struct daemon *daemon)
 	splicing_tick(daemon->engine);
 	ring_take(daemon->ring);
 	control_tick(daemon->control);
-	notify(WATCHDOG);
-	return !needs_new_start(daemon);
+	if (needs_new_start(daemon))
+		return false;
+	/* Last: all of a pass has been done. */
+	notify(NOTIFY_ALIVE);
+	tell_state(daemon);
+	return true;
 }
 
 static int wait_ms(const struct daemon *daemon, bool busy)
@@ -212,6 +229,7 @@ static void close_all(struct daemon *daemon)
 	state_close(daemon->engine, &daemon->kernel);
 	pins_close(&daemon->pins);
 	free(daemon->engine);
+	notify_close();
 }
 
 int command_run(const struct options *options)
@@ -232,7 +250,7 @@ int command_run(const struct options *options)
 						.pins = &daemon.pins};
 	if (daemon.engine && start(&daemon, &refusal)) {
 		code = loop(&daemon);
-		notify("STOPPING=1");
+		notify(NOTIFY_STOPPING);
 		log_info("synproxyd.stopped", "{s:s}", "message",
 			 "what is in force stays so until its deadline");
 	} else {

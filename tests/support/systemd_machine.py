@@ -146,6 +146,27 @@ class Machine:
         """Return one of its paths as this machine sees it."""
         return self.root / path.lstrip("/")
 
+    def start(self, unit: str) -> str:
+        """Start a unit, which is ready then; return what the kernel says of its process."""
+        self.run("systemctl", "daemon-reload")
+        try:
+            self.run("systemctl", "start", unit)
+        except RuntimeError as error:
+            raise AssertionError(self.journal(unit)) from error
+        return self.run("cat", f"/proc/{self.shown(unit, 'MainPID')}/status")
+
+    def hang(self, unit: str) -> None:
+        """Hold a unit's process still, and wait until its watchdog has another one serve."""
+        pid = self.shown(unit, "MainPID")
+        self.run("kill", "-STOP", pid)
+
+        def replaced() -> bool:
+            other = self.shown(unit, "MainPID") not in (pid, "0")
+            return other and self.shown(unit, "ActiveState") == "active"
+
+        self.until("another process serves", replaced, unit)
+        assert "Watchdog timeout" in self.journal(unit)
+
     def shown(self, unit: str, name: str) -> str:
         """Return a property of a unit."""
         return self.run("systemctl", "show", "--property", name, "--value", unit).strip()
