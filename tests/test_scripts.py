@@ -36,7 +36,7 @@ def test_shell_scripts_when_checked_then_shellcheck_finds_nothing() -> None:
     names = [path.relative_to(ROOT).as_posix() for path in scripts]
     assert {".ci/run", "scripts/demo", "scripts/setup", "scripts/test"} <= set(names)
 
-    command = ["shellcheck", "--external-sources", "--check-sourced", *scripts]
+    command = ["shellcheck", "--external-sources", "--check-sourced", *map(str, scripts)]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.stdout == ""
 
