@@ -10,7 +10,17 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from hub.fields import AbsolutePath, Count, Duration, Name, Network, Port, Size, StrictModel
+from hub.fields import (
+    AbsolutePath,
+    Count,
+    Duration,
+    HostName,
+    Name,
+    Network,
+    Port,
+    Size,
+    StrictModel,
+)
 from hub.isn_sync.settings import IsnSync, check_servers
 from hub.net import IPAddress, IPNetwork, covers
 from hub.yamlerrors import listed, mistake, nearest
@@ -105,14 +115,32 @@ class Intake(StrictModel):
     queue: Annotated[int, Field(ge=16)] = 20_000
 
 
+class PageUser(StrictModel):
+    """Somebody who may see the status page; the token is the password."""
+
+    name: Name
+    token_file: AbsolutePath
+
+
+class Page(StrictModel):
+    """The listener of the status page, for browsers; nothing can be changed through it."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8794
+    names: tuple[HostName, ...] = ()
+    tls: TlsFiles | None = None
+    users: tuple[PageUser, ...] = ()
+
+
 class Api(StrictModel):
-    """The operator's socket, and the optional listener for Prometheus and probes."""
+    """The operator's socket, and the optional listeners for Prometheus, probes and browsers."""
 
     path: AbsolutePath = Path("/run/fnm-hub/api.sock")
     group: str | None = None
     allow_users: tuple[str, ...] = ("root",)
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = 9793
+    page: Page | None = None
 
 
 class Store(StrictModel):

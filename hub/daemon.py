@@ -25,7 +25,7 @@ from hub.errors import (
 from hub.explainer import Explainer
 from hub.gauges import Gauges
 from hub.guard.checks import cap_usage
-from hub.intake.envelope import Envelope
+from hub.intake.envelope import Envelope, may_be_unban
 from hub.intake.spool import Spool
 from hub.intake.view import stored_report
 from hub.isn_sync.sync import IsnSync
@@ -38,7 +38,6 @@ from hub.views import View, attack_view, audit_view, event_view, mitigation_view
 log = structlog.get_logger(__name__)
 
 _CLOCK_STEP = 2.0
-_UNBAN = b"unb"
 
 
 class HubDaemon:
@@ -69,7 +68,7 @@ class HubDaemon:
     async def accept(self, envelope: Envelope, *, raw: bytes, via: str) -> Accepted:
         """Make one event durable; beyond the queue's limit only an unban is taken."""
         begun, limit = self._clock.monotonic(), self._state.config.intake.queue
-        if self._runner.pending >= limit and not _may_be_unban(envelope):
+        if self._runner.pending >= limit and not may_be_unban(envelope):
             self._runner.metrics.turned_away.labels("overload").inc()
             raise OverloadedError(
                 f"{self._runner.pending} events wait already",
@@ -177,6 +176,11 @@ class HubDaemon:
         view["mitigations"] = [one for one in found if one is not None]
         view["audit"] = [audit_view(row) for row in audit]
         return view
+
+    async def decisions(self, *, limit: int) -> list[View]:
+        """Return the newest of the audit record, newest first."""
+        rows = await self._runner.journal.audit(limit=limit)
+        return [audit_view(row) for row in reversed(rows)]
 
     async def mitigations(self, *, include_ended: bool, limit: int) -> list[View]:
         """Return mitigations, newest first."""
@@ -368,10 +372,6 @@ class HubDaemon:
         if self._spool.problem is not None:
             warnings.append(f"spool: {self._spool.problem}")
         return warnings + ([] if self._isn is None else self._isn.warnings())
-
-
-def _may_be_unban(envelope: Envelope) -> bool:
-    return any("unb" in arg for arg in envelope.args) or _UNBAN in envelope.stdin[:65536]
 
 
 def _text(path: Path | None) -> str | None:

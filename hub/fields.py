@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Field types that configuration and rules share: durations, amounts, prefixes, ports, names."""
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -25,6 +26,7 @@ class StrictModel(BaseModel):
 
 LONGEST: Final = 3650 * 86400.0
 """Seconds; no duration that people write is longer."""
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 STORED: Final = "stored"
 """Validation context of values that we wrote ourselves: durations are plain seconds there."""
 
@@ -81,6 +83,13 @@ def _port(value: Any) -> int:
     return value
 
 
+def _host_name(value: Any) -> str:
+    if not isinstance(value, str) or not _HOST_NAME.fullmatch(value):
+        msg = f"{value!r} is not a host name; write it as hub.example.net, without a port"
+        raise ValueError(msg)
+    return value.lower()
+
+
 def _absolute(value: Any) -> Path:
     path = Path(value) if isinstance(value, str | Path) else None
     if path is None or not path.is_absolute():
@@ -101,5 +110,7 @@ Port = Annotated[int, BeforeValidator(_port)]
 """A TCP or UDP port, 1 to 65535."""
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,47}$")]
 """An operator's name for a thing."""
+HostName = Annotated[str, BeforeValidator(_host_name)]
+"""A name in the DNS, in lower case."""
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 """A path from the root."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hub.api.secure import check_intake
+from hub.api.secure import check_listeners
 from hub.config import Config, load_config
 from hub.errors import ConfigError, Problem
 from hub.rules.load import Loaded, read_rules
@@ -46,7 +46,7 @@ def read_all(path: Path) -> tuple[Config, RuleSet]:
         ConfigError: with every mistake in every file.
     """
     config = load_config(path)
-    if problems := check_intake(config.intake, str(path)):
+    if problems := check_listeners(config, str(path)):
         raise ConfigError(problems)
     return config, read_rules(config.rules, known_of(config)).rules
 

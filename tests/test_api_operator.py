@@ -146,7 +146,7 @@ async def test_one_when_there_then_all_about_it(session: aiohttp.ClientSession) 
         ("GET", "/v1/events?before=x", 400),
         ("GET", "/v1/events?limit=" + "9" * 5000, 400),
         ("GET", "/v1/events?limit=\u0661", 400),
-        ("GET", "/", 404),
+        ("GET", "/v1", 404),
         ("POST", "/v1/status", 405),
         ("GET", "/v1/freeze", 405),
         ("DELETE", "/v1/attacks/a-0123456789", 405),

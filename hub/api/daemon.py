@@ -61,6 +61,14 @@ class Daemon(Protocol):
         """
         ...
 
+    async def decisions(self, *, limit: int) -> list[View]:
+        """Return the newest rows of the audit record, newest first.
+
+        Raises:
+            StoreError: the journal cannot be read.
+        """
+        ...
+
     async def mitigations(self, *, include_ended: bool, limit: int) -> list[View]:
         """Return mitigations, newest first."""
         ...

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may hand in detector calls: a known local user, a signed request, a token."""
+"""Who may come in: a known local user, a signed request, a certificate, a token."""
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ class NotAllowedError(Exception):
 
 
 class Gate(Protocol):
-    """One way of knowing the sender of a detector call."""
+    """One way of knowing the sender of a request."""
 
     def before_body(self, request: web.Request) -> None:
         """Refuse what can be refused unread; raises NotAllowedError."""
@@ -112,17 +113,17 @@ class SignatureGate:
 
 
 class Tokens:
-    """The tokens that web callbacks show.
+    """The tokens that web callbacks and people who look at the page show.
 
     Args:
-        tokens: detector and token; a detector may have several, so that they can be changed
-            without a gap.
+        tokens: name and token; a name may have several, so that they can be changed without a
+            gap.
     """
 
     def __init__(self, tokens: Iterable[tuple[str, bytes]]) -> None:
         self._digests: dict[str, list[bytes]] = {}
-        for detector, token in tokens:
-            self._digests.setdefault(detector, []).append(_digest(token))
+        for name, token in tokens:
+            self._digests.setdefault(name, []).append(_digest(token))
 
     def __repr__(self) -> str:
         """Return the names; never a token."""
@@ -136,12 +137,43 @@ class Tokens:
         """
         detector = request.match_info["detector"]
         shown = request.match_info.get("token") or _bearer(request)
-        digest = _digest(shown.encode("utf-8", "surrogateescape"))
-        known = self._digests.get(detector, _NOBODY)
-        right = [hmac.compare_digest(digest, one) for one in known]
-        if not any(right):
+        if not self.knows(detector, shown):
             raise NotAllowedError(401, "token", "no token, or a wrong one")
         return detector
+
+    def knows(self, name: str, token: str) -> bool:
+        """Tell whether `token` is one of `name`; takes as long for an unknown name."""
+        digest = _digest(token.encode("utf-8", "surrogateescape"))
+        right = [hmac.compare_digest(digest, one) for one in self._digests.get(name, _NOBODY)]
+        return any(right)
+
+
+class PasswordGate:
+    """Lets through who gives a name and its token as HTTP Basic credentials (RFC 7617).
+
+    Args:
+        tokens: by name.
+    """
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def before_body(self, request: web.Request) -> None:
+        """Refuse who is unknown."""
+        header = request.headers.get("Authorization")
+        if header is None:
+            raise NotAllowedError(401, "login", "no password")
+        scheme, _, credentials = header.partition(" ")
+        try:
+            shown = base64.b64decode(credentials.strip(), validate=True).decode()
+        except ValueError:
+            shown = ""
+        name, _, token = shown.partition(":")
+        if scheme.lower() != "basic" or not self._tokens.knows(name, token):
+            raise NotAllowedError(401, "login", "a wrong name or password")
+
+    def with_body(self, request: web.Request, body: bytes) -> None:
+        """Nothing more to prove."""
 
 
 def _bearer(request: web.Request) -> str:

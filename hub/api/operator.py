@@ -14,8 +14,11 @@ from hub.api.answers import Handler, answer, errors_as_json, failure
 from hub.api.body import BodyError, read_body
 from hub.api.counters import Counters
 from hub.api.daemon import Daemon, View
+from hub.api.gates import NotAllowedError
 from hub.api.health import Health
 from hub.api.limits import Limits
+from hub.api.page.browsers import Visitors
+from hub.api.page.serve import StatusPage, refused
 from hub.api.peers import peer_of, user_name
 from hub.api.stream import Stream
 from hub.clock import Clock
@@ -172,8 +175,11 @@ def build_operator_app(
     """
     operator = _Operator(daemon, clock, limits or Limits())
     stream = Stream(daemon, clock)
-    app = web.Application(middlewares=[_counted(counters), errors_as_json, _known(allowed)])
+    app = web.Application(
+        middlewares=[_counted(counters), errors_as_json, _known(allowed), _only_ours]
+    )
     app.on_shutdown.append(stream.close)
+    StatusPage(daemon, clock).add_to(app)
     Health(daemon, counters).add_to(app)
     app.router.add_get("/v1/status", operator.status)
     app.router.add_get("/v1/history", operator.history)
@@ -217,6 +223,20 @@ def _known(allowed: frozenset[int]) -> Any:
             return failure(error.what, status=error.status)
 
     return known
+
+
+_VISITORS: Final = Visitors((), short=True)
+
+
+@web.middleware
+async def _only_ours(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what other sites cause in a browser that `ssh -L` leads here."""
+    try:
+        _VISITORS.check(request)
+    except NotAllowedError as error:
+        log.warning("api.not_ours", user=request[ACTOR], reason=error.reason, why=error.detail)
+        return refused(error)
+    return await handler(request)
 
 
 def _counted(counters: Counters) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the TCP listener needs before it may open: loopback, or TLS and a known sender."""
+"""What the TCP listeners need before they may open: loopback, or TLS, and somebody known."""
 
 import ssl
 import stat
@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-from hub.config import Intake, TcpIntake, TlsFiles
+from hub.config import Config, Intake, Page, TcpIntake, TlsFiles
 from hub.errors import ConfigError, Problem
 
 _MIN_TOKEN: Final = 16
@@ -21,6 +21,40 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def check_listeners(config: Config, file: str) -> list[Problem]:
+    """Return why a TCP listener must not open as configured; empty when all may.
+
+    Args:
+        config: the whole.
+        file: the configuration file, for the report.
+    """
+    return check_intake(config.intake, file) + check_page(config.api.page, file)
+
+
+def check_page(page: Page | None, file: str) -> list[Problem]:
+    """Return why the listener of the status page must not open as configured."""
+    if page is None:
+        return []
+    problems = []
+    if not is_loopback(page.host) and page.tls is None:
+        problems.append(
+            Problem(
+                f"api.page listens on {page.host}, which is not loopback, without TLS",
+                file,
+                todo="set api.page.tls.certificate and .key, or host: 127.0.0.1",
+            )
+        )
+    if not page.users and (page.tls is None or page.tls.client_ca is None):
+        problems.append(
+            Problem(
+                "api.page knows nobody who may see it",
+                file,
+                todo="set api.page.users or api.page.tls.client_ca",
+            )
+        )
+    return problems
 
 
 def check_intake(intake: Intake, file: str) -> list[Problem]:

@@ -3,6 +3,7 @@
 
 import asyncio
 import resource
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,20 +11,30 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from aiohttp import web
 
 from hub.api.counters import Counters
 from hub.api.daemon import Daemon
-from hub.api.gates import ClientCertificateGate, Gate, PeerGate, SignatureGate, Tokens
+from hub.api.gates import (
+    ClientCertificateGate,
+    Gate,
+    PasswordGate,
+    PeerGate,
+    SignatureGate,
+    Tokens,
+)
 from hub.api.health import build_metrics_app
 from hub.api.intake import IntakeOptions, build_intake_app
 from hub.api.limits import Limits, RefusalLog
 from hub.api.listeners import serve_tcp, serve_unix
 from hub.api.operator import build_operator_app
+from hub.api.page.browsers import Visitors
+from hub.api.page.serve import build_page_app
 from hub.api.peers import resolve_users
-from hub.api.secure import check_intake, has_client_ca, load_token, server_context
+from hub.api.secure import check_intake, check_page, has_client_ca, load_token, server_context
 from hub.api.sockets import bound_address, listen_tcp, listen_unix
 from hub.clock import Clock, SystemClock
-from hub.config import Config, TcpIntake
+from hub.config import Config, Page, TcpIntake
 from hub.errors import ConfigError
 from hub.intake.signing import Verifier, load_key
 
@@ -41,12 +52,14 @@ class Bound:
         intake: the local detector's socket.
         tcp: address and port of the TCP intake, None where there is none.
         metrics: address and port of the metrics listener, None where there is none.
+        page: address and port of the status page, None where it is on the socket alone.
     """
 
     api: Path
     intake: Path
     tcp: tuple[str, int] | None = None
     metrics: tuple[str, int] | None = None
+    page: tuple[str, int] | None = None
 
 
 @asynccontextmanager
@@ -79,15 +92,17 @@ async def serve(
     async with AsyncExitStack() as stack:
         api = await opening.operator(stack)
         metrics = await opening.metrics(stack)
+        page = await opening.page(stack)
         tcp = await opening.tcp(stack)
         intake = await opening.unix(stack)
-        bound = Bound(api=api, intake=intake, tcp=tcp, metrics=metrics)
+        bound = Bound(api=api, intake=intake, tcp=tcp, metrics=metrics, page=page)
         log.info(
             "api.listening",
             api=str(bound.api),
             intake=str(bound.intake),
             tcp=bound.tcp,
             metrics=bound.metrics,
+            page=bound.page,
         )
         yield bound
 
@@ -125,24 +140,55 @@ class _Opening:
         api = self._config.api
         if api.metrics_port is None:
             return None
-        sock = await asyncio.to_thread(
-            listen_tcp,
-            api.metrics_host,
-            api.metrics_port,
-            key="api.metrics_host",
-            backlog=self._limits.backlog,
-        )
-        bound = bound_address(sock)
         app = build_metrics_app(self._daemon, self._counters)
+        address = (api.metrics_host, api.metrics_port)
+        return await self._open_tcp(stack, app, address, key="api.metrics_host", name="metrics")
+
+    async def page(self, stack: AsyncExitStack) -> tuple[str, int] | None:
+        """Open the listener for browsers, where one is configured and safe."""
+        page = self._config.api.page
+        problems = check_page(page, "the configuration")
+        if problems:
+            raise ConfigError(problems)
+        if page is None:
+            return None
+        context = None
+        if page.tls is not None:
+            context = await asyncio.to_thread(server_context, page.tls, webhooks=False)
+        app = build_page_app(
+            self._daemon,
+            clock=self._clock,
+            gates=await asyncio.to_thread(_page_gates, page),
+            visitors=Visitors(page.names, short=False),
+            counters=self._counters,
+            refusals=self._refusals,
+        )
+        return await self._open_tcp(
+            stack, app, (page.host, page.port), key="api.page", name="page", context=context
+        )
+
+    async def _open_tcp(
+        self,
+        stack: AsyncExitStack,
+        app: web.Application,
+        address: tuple[str, int],
+        *,
+        key: str,
+        name: str,
+        context: ssl.SSLContext | None = None,
+    ) -> tuple[str, int]:
+        sock = await asyncio.to_thread(listen_tcp, *address, key=key, backlog=self._limits.backlog)
+        bound = bound_address(sock)
         await stack.enter_async_context(
             serve_tcp(
                 app,
                 sock,
                 self._limits,
-                name="metrics",
+                name=name,
                 clock=self._clock,
                 counters=self._counters,
                 refusals=self._refusals,
+                context=context,
             )
         )
         return bound
@@ -194,23 +240,9 @@ class _Opening:
             counters=self._counters,
             refusals=self._refusals,
         )
-        sock = await asyncio.to_thread(
-            listen_tcp, tcp.host, tcp.port, key="intake.tcp", backlog=self._limits.backlog
+        return await self._open_tcp(
+            stack, app, (tcp.host, tcp.port), key="intake.tcp", name="tcp", context=context
         )
-        bound = bound_address(sock)
-        await stack.enter_async_context(
-            serve_tcp(
-                app,
-                sock,
-                self._limits,
-                name="tcp",
-                clock=self._clock,
-                counters=self._counters,
-                refusals=self._refusals,
-                context=context,
-            )
-        )
-        return bound
 
     def _tcp_options(self, tcp: TcpIntake) -> IntakeOptions:
         webhooks = self._config.intake.webhooks
@@ -231,6 +263,16 @@ class _Opening:
             keys = {key.id: load_key(key.secret_file) for key in tcp.hmac_keys}
             gates.append(SignatureGate(Verifier(keys, tcp.max_clock_skew), self._wall))
         return tuple(gates)
+
+
+def _page_gates(page: Page) -> tuple[Gate, ...]:
+    gates: list[Gate] = []
+    if page.tls is not None and page.tls.client_ca is not None:
+        gates.append(ClientCertificateGate())
+    if page.users:
+        tokens = [(user.name, load_token(user.token_file)) for user in page.users]
+        gates.append(PasswordGate(Tokens(tokens)))
+    return tuple(gates)
 
 
 def _raise_descriptor_limit() -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from hub.api.secure import check_intake
+from hub.api.secure import check_listeners
 from hub.cli.text import fold
 from hub.config import Config, load_config
 from hub.errors import ConfigError, Problem
@@ -92,7 +92,7 @@ def _load_config(path: Path, found: _Findings) -> Config | None:
     except ConfigError as error:
         found.problems += error.problems
         return None
-    found.problems += check_intake(config.intake, str(path))
+    found.problems += check_listeners(config, str(path))
     return config
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TextIO
 
+from hub.shown import amount as amount  # noqa: PLC0414 - whoever prints takes it from here
+from hub.shown import clean as clean  # noqa: PLC0414
 from hub.units import format_duration
 
 WIDTH: Final = 80
@@ -168,17 +170,6 @@ def screen_for(out: TextIO, color: str) -> Screen:
     )
 
 
-def clean(value: Any) -> str:
-    """Return `value` as text in which nothing can steer a terminal: controls stand escaped."""
-    text = value if isinstance(value, str) else str(value)
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
-
-
 def cells(text: str) -> int:
     """Return the columns that `text` takes on a terminal."""
     if text.isascii():
@@ -289,21 +280,6 @@ def remaining(deadline: float | None, now: float) -> str:
     if deadline is None:
         return "-"
     return format_duration(deadline - now) if deadline > now else "over"
-
-
-def amount(number: float | None) -> str:
-    """Return `999`, `1.2k`, `120k`, `80M`, `2.1G`; `-` for None."""
-    if number is None:
-        return "-"
-    value = float(number)
-    for unit in ("", "k", "M", "G", "T"):
-        if abs(value) < 999.5 or unit == "T":  # noqa: PLR2004 - the next unit begins here
-            break
-        value /= 1000
-    else:
-        unit = "T"
-    digits = f"{value:.1f}" if unit and abs(value) < 9.95 else f"{value:.0f}"  # noqa: PLR2004
-    return digits.removesuffix(".0") + unit
 
 
 def target(text: Any) -> str:

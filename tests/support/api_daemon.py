@@ -120,6 +120,7 @@ class MemoryDaemon:
         self.heard = asyncio.Event()
         self.state: View = status_view()
         self.past: View = history_view()
+        self.decision_rows = [decision_view()]
         self.agent_rows = [agent_view()]
         self.key_row = key_view()
         self.explained: dict[str, View] = {}
@@ -166,6 +167,11 @@ class MemoryDaemon:
                     ],
                 }
         return None
+
+    async def decisions(self, *, limit: int) -> list[View]:
+        """Return the rows that were put in."""
+        self._fail()
+        return self.decision_rows[:limit]
 
     async def mitigations(self, *, include_ended: bool, limit: int) -> list[View]:
         """Return the rows that were put in."""
@@ -354,6 +360,24 @@ def key_view(letter: str = "A", **changed: Any) -> View:
         "line": f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{letter * 43} fnm-hub@edge",
         "fingerprint": f"SHA256:{letter * 43}",
         "previous": None,
+        **changed,
+    }
+
+
+def decision_view(**changed: Any) -> View:
+    """Return a row of the audit record."""
+    return {
+        "seq": 7,
+        "time": NOW - 60,
+        "actor": "rule syn-flood",
+        "what": "decision",
+        "event": 17,
+        "attack": "a-0123456789",
+        "mitigation": "m-0123456789",
+        "outcome": "applied",
+        "reason": "attack_type is syn_flood",
+        "trace": ["syn-flood: matched"],
+        "details": {"target": "192.0.2.10/32"},
         **changed,
     }
 
