@@ -21,7 +21,11 @@ from hub.metrics import Metrics
 from tests.support.logevents import LEVELS, Said, log_events
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "SECURITY.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "SECURITY.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
 OPERATIONS = (REPOSITORY / "docs/operations.md").read_text()
 PROTOCOLS = (REPOSITORY / "docs/protocols.md").read_text()
 EVENTS = log_events(REPOSITORY / "hub")
