@@ -33,6 +33,8 @@ FOLDER: Final = "keeper"
 
 _HAND_OVER: Final = signal.SIGUSR1
 _TAKEOVER_S: Final = 10.0
+_PATIENCE_S: Final = 3.0
+"""Afterwards a keeper that does not hand over is killed: the next one goes on from its file."""
 _LONGEST_NAP_S: Final = 30.0
 """Deadlines go on while the machine sleeps, and the timer of a selector does not."""
 
@@ -84,9 +86,10 @@ class Place:
         """
         path = self.folder / "lock"
         held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        give_up = boottime() + _TAKEOVER_S
+        begun, killed = boottime(), False
         while not _locked(held):
-            if boottime() > give_up:
+            waited = boottime() - begun
+            if waited > _TAKEOVER_S:
                 os.close(held)
                 raise KeeperError(
                     "another keeper does not let go",
@@ -95,7 +98,11 @@ class Place:
                 )
             # The number is its holder's as long as the lock is held, so it names nobody else.
             with contextlib.suppress(OSError, ValueError):
-                os.kill(int(os.pread(held, 20, 0)), _HAND_OVER)
+                pid = int(os.pread(held, 20, 0))
+                os.kill(pid, signal.SIGKILL if waited > _PATIENCE_S else _HAND_OVER)
+                if waited > _PATIENCE_S and not killed:
+                    log.warning("keeper.killed", pid=pid, why="it hung and did not hand over")
+                    killed = True
             time.sleep(0.05)
         os.ftruncate(held, 0)
         os.pwrite(held, b"%d\n" % os.getpid(), 0)

@@ -9,6 +9,7 @@ import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import asyncssh
 import structlog
@@ -16,6 +17,7 @@ import structlog
 from hub import __version__
 from hub.agent import control, host_key, privileges, server
 from hub.agent.commands import Commands
+from hub.agent.keeper import KeeperError
 from hub.agent.keeper_link import KeeperLink, make_folder
 from hub.agent.kernel.sources import Kernel, open_sources
 from hub.agent.keys import KeysFile
@@ -23,9 +25,13 @@ from hub.agent.limits import Limits
 from hub.agent.listening import listen
 from hub.clock import SystemClock
 from hub.errors import HubError
+from hub.systemd import ALIVE, READY, STOPPING, Manager, status
 from hub.tasks import Tasks
 
 CONTROL = "control.sock"
+
+_PULSE_S: Final = 5.0
+_SHARE: Final = 6
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +73,7 @@ class _Parts:
     listening: socket.socket | None
     options: asyncssh.SSHServerConnectionOptions | None
     users: tuple[int, int]
+    manager: Manager
 
 
 def run(settings: Settings) -> None:
@@ -78,6 +85,7 @@ def run(settings: Settings) -> None:
     privileges.need_root("fnm-agent run")
     # Whatever the caller left open is not ours to keep.
     os.closerange(3, min(1 << 16, os.sysconf("SC_OPEN_MAX")))
+    manager = Manager.of(os.environ)  # before the keeper is started, which is not the service
     user = privileges.account(settings.user)
     keeper_user = privileges.account(settings.keeper_user)
     folder = make_folder(settings.runtime, keeper_user)
@@ -104,9 +112,11 @@ def run(settings: Settings) -> None:
         )
         base = server.options(key, limits) if key is not None else None
         asyncssh.set_log_level("CRITICAL")
-        parts = _Parts(kernel, keeper, made, listening, base, (user.pw_uid, user.pw_gid))
+        users = (user.pw_uid, user.pw_gid)
+        parts = _Parts(kernel, keeper, made, listening, base, users, manager)
         asyncio.run(_serve(settings, parts, keys, limits))
     finally:
+        manager.close()
         keeper.close()
         kernel.close()
         os.close(held)
@@ -125,8 +135,25 @@ async def _serve(settings: Settings, parts: _Parts, keys: KeysFile, limits: Limi
         if parts.listening is not None and parts.options is not None:
             ssh = server.Server(keys, commands, parts.options, clock, limits)
             tasks.run("ssh", ssh.serve(parts.listening))
+        await parts.manager.tell(READY)
+        tasks.run("watchdog", _feed(parts, clock))
         await tasks.wait()
+        await parts.manager.tell(STOPPING)
     log.info("agent.ended")
+
+
+async def _feed(parts: _Parts, clock: SystemClock) -> None:
+    """Feed the watchdog for ever, each time after the keeper has answered."""
+    patience = parts.manager.watchdog_s
+    while parts.manager.listens:
+        try:
+            held = await parts.keeper.state("")
+        except KeeperError as error:
+            log.error("agent.keeper_silent", why=error.what)
+        else:
+            text = f"keys by {parts.kernel.source}; tcp_syncookies is {held.syncookies}"
+            await parts.manager.tell(ALIVE, status(text))
+        await clock.sleep(_PULSE_S if patience is None else min(_PULSE_S, patience / _SHARE))
 
 
 def _hz(kernel: Kernel) -> int | None:

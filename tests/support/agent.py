@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -156,10 +156,24 @@ class Home:
 
 
 class Agent:
-    """A running `fnm-agent run`."""
+    """A running `fnm-agent run`.
 
-    def __init__(self, home: Home, *more: str, proc: Path | None = None) -> None:
+    Args:
+        home: where.
+        more: further arguments.
+        proc: another /proc than that of `home`.
+        environment: what it is started with besides this process's own.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *more: str,
+        proc: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.home = home
+        self._environment = os.environ | (environment or {})
         self._argv = [
             *("ip", "netns", "exec", home.namespace),
             *(sys.executable, "-I", "-m", "hub.agent.main", "run"),
@@ -188,7 +202,9 @@ class Agent:
     def begin(self) -> None:
         """Start it."""
         with self._log_path.open("wb") as log:
-            self._process = subprocess.Popen(self._argv, stderr=log, stdout=log)
+            self._process = subprocess.Popen(
+                self._argv, env=self._environment, stderr=log, stdout=log
+            )
 
     @property
     def pid(self) -> int:

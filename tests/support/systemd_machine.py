@@ -69,7 +69,7 @@ mount -t cgroup2 none "$STAGE"
 [ ! -d "$STAGE/$NAME" ] || find "$STAGE/$NAME" -depth -type d -exec rmdir '{}' +
 """
 _PROGRAM: Final = """#!/bin/sh
-PYTHONPATH=/opt/checkout:/opt/packages PYTHONDONTWRITEBYTECODE=1 exec {python} -s -m {module} "$@"
+exec {python} -B -m hub "$@"
 """
 
 
@@ -97,7 +97,7 @@ class Machine:
         try:
             self._unshare = subprocess.Popen(
                 ["unshare", *namespaces, "--fork", "--kill-child", "sh", "-c", _STAGE],
-                env=self._environment(),
+                env=self._settings(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
@@ -134,13 +134,20 @@ class Machine:
             raise RuntimeError(message)
         return done.stdout
 
-    def program(self, path: str, module: str) -> None:
-        """Put the checkout's Python module at `path` as a program that everybody may run."""
+    def environment(self, path: str) -> str:
+        """Make a Python environment with the checkout and its packages; return its interpreter."""
         python = os.path.realpath(sys.executable)
-        place = self.place(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(_PROGRAM.format(python=python, module=module))
-        place.chmod(0o755)
+        self.run(python, "-m", "venv", "--without-pip", path)
+        (site,) = self.place(path).glob("lib/python*/site-packages")
+        (site / "checkout.pth").write_text("/opt/checkout\n/opt/packages\n")
+        return f"{path}/bin/python"
+
+    def install_hub(self) -> None:
+        """Put the checkout's hub where its unit looks for it."""
+        python = self.environment("/opt/fnm-hub")
+        program = self.place("/opt/fnm-hub/bin/fnm-hub")
+        program.write_text(_PROGRAM.format(python=python))
+        program.chmod(0o755)
 
     def place(self, path: str) -> Path:
         """Return one of its paths as this machine sees it."""
@@ -182,7 +189,7 @@ class Machine:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.journal(unit)[-3000:]}") from error
 
-    def _environment(self) -> dict[str, str]:
+    def _settings(self) -> dict[str, str]:
         return {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "STAGE": str(self._stage),
@@ -210,7 +217,7 @@ class Machine:
     def _cleaned(self) -> bool:
         done = subprocess.run(
             ["unshare", "--mount", "sh", "-e", "-c", _CLEAN],
-            env=self._environment(),
+            env=self._settings(),
             capture_output=True,
             check=False,
         )
