@@ -11,7 +11,8 @@ from hub.figures import EngineFigures
 _NOT_COUNTED_ONCE: Final = "none"
 """Verdict of what another counter has as well, and of what is no packet with a verdict."""
 _BYTES: Final = "_bytes"
-_SPLICE_ROOM: Final = "splices_rows"
+_SPLICED: Final = ("asked", "open", "closing")
+_TABLES: Final = ("flows4", "flows6", "sources", "mitigations", "splices")
 
 
 def show_telemetry(
@@ -46,23 +47,37 @@ def _show_traffic(figures: EngineFigures, engine: str, counters: Mapping[str, in
         elif part == "logged":
             figures.lines.put(engine, rest, value=count)
         elif part in ("held", "limit"):
-            _show_table(figures, engine, part, rest, count)
+            continue
         elif name.endswith(_BYTES):
             judged = name.removesuffix(_BYTES)
             figures.bytes.put(engine, _verdict(judged), judged, value=count)
         else:
             figures.packets.put(engine, _verdict(name), name, value=count)
+    _show_tables(figures, engine, counters)
 
 
-def _show_table(figures: EngineFigures, engine: str, part: str, name: str, count: int) -> None:
-    if name == "memory_bytes":
-        figures.memory.labels(engine).set(count)
-    elif name == _SPLICE_ROOM:
-        figures.limits.labels(engine, "splices").set(count)
-    elif part == "limit":
-        figures.limits.labels(engine, name).set(count)
-    else:
-        figures.rows.labels(engine, name).set(count)
+def _show_tables(figures: EngineFigures, engine: str, counters: Mapping[str, int]) -> None:
+    held = _below("held.", counters)
+    limits = _below("limit.", counters)
+    if "memory_bytes" in held:
+        figures.memory.labels(engine).set(held["memory_bytes"])
+    if "splices_rows" in held:
+        limits["splices"] = held["splices_rows"]
+        held["splices"] = sum(held.get(f"splices_{state}", 0) for state in _SPLICED)
+    if "flows" in held:
+        held["flows4"] = held["flows"] - held.get("flows6", 0)
+    for table in _TABLES:
+        if table in held and table in limits:
+            figures.rows.labels(engine, table).set(held[table])
+            figures.limits.labels(engine, table).set(limits[table])
+
+
+def _below(prefix: str, counters: Mapping[str, int]) -> dict[str, int]:
+    return {
+        name.removeprefix(prefix): count
+        for name, count in counters.items()
+        if name.startswith(prefix)
+    }
 
 
 def _verdict(counter: str) -> str:

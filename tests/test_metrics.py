@@ -230,8 +230,10 @@ def test_telemetry_when_native_then_sorted_by_verdict_and_table() -> None:
         "cookie_bad": 7,
         "work.flows_evicted": 2,
         "held.flows": 5,
+        "held.flows6": 2,
         "held.splices_rows": 64,
         "held.splices_open": 3,
+        "held.splices_closing": 1,
         "held.memory_bytes": 4096,
         "limit.flows4": 100,
         "logged.error": 1,
@@ -245,8 +247,8 @@ def test_telemetry_when_native_then_sorted_by_verdict_and_table() -> None:
             assert packets % (reason.word, verdict_of(reason.word), 0) in lines
     assert {
         'fnm_hub_engine_work_total{counter="flows_evicted",engine="native"} 2.0',
-        'fnm_hub_engine_table_rows{engine="native",table="flows"} 5.0',
-        'fnm_hub_engine_table_rows{engine="native",table="splices_open"} 3.0',
+        'fnm_hub_engine_table_rows{engine="native",table="flows4"} 3.0',
+        'fnm_hub_engine_table_rows{engine="native",table="splices"} 4.0',
         'fnm_hub_engine_table_limit_rows{engine="native",table="splices"} 64.0',
         'fnm_hub_engine_table_limit_rows{engine="native",table="flows4"} 100.0',
         'fnm_hub_engine_memory_bytes{engine="native"} 4096.0',
