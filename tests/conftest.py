@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from tests.support.beside import MARK
@@ -14,7 +15,9 @@ from tests.support.guest_fixtures import protected_old as protected_old  # noqa:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make our mark known."""
+    """Make our mark known, and let no log line read source files, as rich's tracebacks do."""
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], console])
     config.addinivalue_line("markers", f"{MARK}: waits beside the others with this mark")
 
 
