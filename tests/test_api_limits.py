@@ -30,4 +30,4 @@ def test_refusals_when_from_very_many_sources_then_memory_is_bounded() -> None:
     with capture_logs():
         for number in range(5000):
             refusals.refused(source=f"2001:db8::{number:x}", reason="token", via="tcp")
-    assert len(refusals._seen) == 1024
+    assert len(refusals._seldom._seen) == 1024

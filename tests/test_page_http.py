@@ -251,9 +251,7 @@ async def test_socket_when_ssh_leads_a_browser_there_then_the_page_and_no_change
             assert refused[0] == 403
         assert [one["reason"] for one in logs if one["event"] == "api.not_ours"] == [
             "cross_site",
-            "cross_site",
             "host",
-            "cross_site",
         ]
     assert daemon.calls == []
 

@@ -121,7 +121,7 @@ def test_document_when_every_text_is_hostile_then_no_element_comes_of_it(
             )
         ),
     )
-    page = document(hostile)
+    page = document(hostile, parts(hostile))
     reader = Reader(page)
     assert set(reader.elements).isdisjoint({"img", "iframe", "object", "style"})
     assert reader.elements.count("script") == 1
@@ -136,7 +136,7 @@ def test_document_when_read_then_sections_have_names_and_the_picture_words(
     moment: Snapshot,
 ) -> None:
     """Language, title, headings in order, one main; each section and each plot has a name."""
-    page = document(moment)
+    page = document(moment, parts(moment))
     reader = Reader(page)
     assert page.startswith("<!DOCTYPE html><html lang=")
     assert ("lang", "en") in reader.attributes
@@ -255,8 +255,10 @@ async def test_take_when_the_journal_cannot_be_read_then_what_is_open_stands() -
 
 def test_parts_when_sent_then_json(moment: Snapshot) -> None:
     """Every part is plain text to JSON, and stands in the page as it is sent."""
-    page = document(moment)
-    for name, text in json.loads(json.dumps(parts(moment))).items():
+    page = document(moment, parts(moment))
+    sent = json.loads(json.dumps(parts(moment)))
+    assert f"<title>{sent.pop('title')}</title>" in page
+    for name, text in sent.items():
         assert f'id="{name}"' in page
         assert text in page
 

@@ -37,16 +37,34 @@ class Limits:
     backlog: int = 4096
 
 
-class RefusalLog:
-    """Warnings about refused requests: one line a minute for each source and reason.
-
-    A source is remembered among the newest 1024; the next line of a key says how many were
-    left out.
-    """
+class Seldom:
+    """Says of each thing once a minute; remembers the newest 1024 things."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._seen: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+
+    def due(self, key: tuple[str, str]) -> int | None:
+        """Return how often it was left out since it was said last; None when it is not due."""
+        now = self._clock.monotonic()
+        last, left_out = self._seen.pop(key, (None, 0))
+        if last is not None and now - last < _LOG_EVERY:
+            self._seen[key] = (last, left_out + 1)
+            return None
+        self._seen[key] = (now, 0)
+        if len(self._seen) > _LOG_KEYS:
+            self._seen.popitem(last=False)
+        return left_out
+
+
+class RefusalLog:
+    """Warnings about refused requests: one line a minute for each source and reason.
+
+    The next line of a key says how many were left out.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._seldom = Seldom(clock)
 
     def refused(self, *, source: str, reason: str, via: str, detail: str = "") -> None:
         """Log `intake.refused` unless the same was logged within the last minute.
@@ -57,15 +75,9 @@ class RefusalLog:
             via: the listener.
             detail: more for the operator.
         """
-        key = (source, reason)
-        now = self._clock.monotonic()
-        last, left_out = self._seen.pop(key, (None, 0))
-        if last is not None and now - last < _LOG_EVERY:
-            self._seen[key] = (last, left_out + 1)
+        left_out = self._seldom.due((source, reason))
+        if left_out is None:
             return
-        self._seen[key] = (now, 0)
-        if len(self._seen) > _LOG_KEYS:
-            self._seen.popitem(last=False)
         log.warning(
             "intake.refused",
             source=source,

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page as a whole, and the parts of it that change."""
 
+from collections.abc import Mapping
+
 from hub.api.page.markup import Html, el, together
 from hub.api.page.protection import agents, engines, mitigations
 from hub.api.page.record import decisions
@@ -23,14 +25,22 @@ _SAFE = "Read-only: fnm-hub on the gateway changes things. All times are UTC, by
 
 
 def parts(snapshot: Snapshot) -> dict[str, str]:
-    """Return what changes, by the id of the element that it fills."""
-    found: dict[str, str] = {"summary": summary(snapshot), "as-of": moment(snapshot.now)}
+    """Return what changes, by the id of the element that it fills; and the page's title."""
+    found: dict[str, str] = {
+        "title": title(snapshot),
+        "summary": summary(snapshot),
+        "as-of": moment(snapshot.now),
+    }
     return found | {name: make(snapshot) for name, (_, make) in _PARTS.items()}
 
 
-def document(snapshot: Snapshot) -> Html:
-    """Return the whole page."""
-    changing = parts(snapshot)
+def document(snapshot: Snapshot, changing: Mapping[str, str]) -> Html:
+    """Return the whole page.
+
+    Args:
+        snapshot: of this moment.
+        changing: its `parts`.
+    """
     body = [
         el("a", "To the attacks", href="#h-attacks", class_="skip"),
         _header(snapshot, changing),
@@ -39,7 +49,7 @@ def document(snapshot: Snapshot) -> Html:
     ]
     page = el(
         "html",
-        _head(snapshot),
+        _head(changing["title"]),
         el("body", *body),
         lang="en",
         data_version=snapshot.status["version"],
@@ -47,13 +57,13 @@ def document(snapshot: Snapshot) -> Html:
     return together([Html("<!DOCTYPE html>"), page, Html("\n")])
 
 
-def _head(snapshot: Snapshot) -> Html:
+def _head(name: str) -> Html:
     return el(
         "head",
         el("meta", charset="utf-8"),
         el("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         el("meta", name_="color-scheme", content="light dark"),
-        el("title", title(snapshot)),
+        el("title", name),
         el("link", rel="icon", href="page/icon.svg", type="image/svg+xml"),
         el("link", rel="stylesheet", href="page/style.css"),
         el("script", src="page/script.js", defer=True),
@@ -61,7 +71,7 @@ def _head(snapshot: Snapshot) -> Html:
     )
 
 
-def _header(snapshot: Snapshot, changing: dict[str, str]) -> Html:
+def _header(snapshot: Snapshot, changing: Mapping[str, str]) -> Html:
     name = el("h1", "fnm-hub ", el("span", f"on {snapshot.host}", class_="host"))
     shown = el("span", Html(changing["as-of"]), id="as-of")
     live = el("span", "Not live: reload for news.", id="live", role="status")

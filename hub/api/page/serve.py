@@ -3,7 +3,8 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
@@ -17,7 +18,6 @@ from hub.api.limits import RefusalLog
 from hub.api.page.browsers import Visitors, harden
 from hub.api.page.document import document, parts
 from hub.api.page.snapshot import Snapshot, take
-from hub.api.page.summary import title
 from hub.clock import Clock
 
 INTERVAL: Final = 2.0
@@ -33,6 +33,15 @@ _STATIC: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What was to be seen, and its words; `taken` is by the steady clock, seconds."""
+
+    taken: float
+    snapshot: Snapshot
+    parts: Mapping[str, str]
+
+
 class StatusPage:
     """Handlers of the page; none of them changes anything.
 
@@ -45,7 +54,7 @@ class StatusPage:
         self._daemon, self._clock = daemon, clock
         self._closing = asyncio.Event()
         self._taking = asyncio.Lock()
-        self._newest: tuple[float, Snapshot] | None = None
+        self._newest: _Moment | None = None
         self._viewers = 0
 
     def add_to(self, app: web.Application) -> None:
@@ -60,9 +69,9 @@ class StatusPage:
         self._closing.set()
 
     async def _page(self, _request: web.Request) -> web.Response:
-        return web.Response(
-            text=document(await self._snapshot()), content_type="text/html", charset="utf-8"
-        )
+        moment = await self._moment()
+        page = document(moment.snapshot, moment.parts)
+        return web.Response(text=page, content_type="text/html", charset="utf-8")
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
@@ -90,13 +99,13 @@ class StatusPage:
         response = web.StreamResponse()
         response.content_type, response.charset = "text/event-stream", "utf-8"
         await response.prepare(request)
-        said: dict[str, str] = {}
+        said: Mapping[str, str] = {}
         while not self._closing.is_set():
-            snapshot = await self._snapshot()
-            now = {**parts(snapshot), "title": title(snapshot)}
+            moment = await self._moment()
+            now, version = moment.parts, moment.snapshot.status["version"]
             news = {name: text for name, text in now.items() if said.get(name) != text}
             said = now
-            if not await _write(response, {"version": snapshot.status["version"], "parts": news}):
+            if not await _write(response, {"version": version, "parts": news}):
                 break
             await self._pause()
         return response
@@ -108,13 +117,14 @@ class StatusPage:
         except TimeoutError:
             return
 
-    async def _snapshot(self) -> Snapshot:
+    async def _moment(self) -> _Moment:
         """Return the present moment; all who look within a second share one."""
         async with self._taking:
             begun = self._clock.monotonic()
-            if self._newest is None or begun - self._newest[0] >= _FRESH:
-                self._newest = begun, await take(self._daemon, self._clock.time())
-            return self._newest[1]
+            if self._newest is None or begun - self._newest.taken >= _FRESH:
+                snapshot = await take(self._daemon, self._clock.time())
+                self._newest = _Moment(begun, snapshot, parts(snapshot))
+            return self._newest
 
 
 async def _write(response: web.StreamResponse, item: dict[str, Any]) -> bool:
