@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Alert rules and dashboard: Prometheus takes them, they ask for what exists, each is explained."""
 
+import json
 import re
 import subprocess
 from functools import cache
@@ -99,3 +100,80 @@ def test_asked_for_when_there_is_no_such_metric_then_shown() -> None:
     """The check itself notices an unknown family, and knows the series of a histogram."""
     assert asked_for("rate(fnm_hub_loop_lag_seconds_bucket[5m])") <= exposed()
     assert asked_for('fnm_hub_nothing{a="up"} > up') - exposed() == {"fnm_hub_nothing"}
+
+
+def dashboard() -> dict[str, Any]:
+    """Return the dashboard's model."""
+    model: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
+    return model
+
+
+def panels() -> list[dict[str, Any]]:
+    """Return what shows something, without the rows."""
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+
+
+def queries() -> list[str]:
+    """Return every query, as Grafana sends it with one choice of the variables."""
+    found = [target["expr"] for panel in panels() for target in panel["targets"]]
+    found += [one["expr"] for one in dashboard()["annotations"]["list"] if "expr" in one]
+    chosen = {"$__rate_interval": "5m", "$instance": "gw.*"}
+    for variable, choice in chosen.items():
+        found = [query.replace(variable, choice) for query in found]
+    assert not [query for query in found if "$" in query]
+    return found
+
+
+def test_dashboard_when_its_queries_are_parsed_then_promtool_takes_all(tmp_path: Path) -> None:
+    """Every query is one of Prometheus' language."""
+    rules = [{"record": f"query:{number}", "expr": one} for number, one in enumerate(queries())]
+    file = tmp_path / "queries.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert f"{len(rules)} rules found" in promtool("check", "rules", str(file))
+
+
+def test_dashboard_when_it_asks_then_for_metrics_that_exist() -> None:
+    """No panel is empty for ever."""
+    for query in queries():
+        if "ALERTS" not in query:
+            assert asked_for(query), query
+            assert asked_for(query) - exposed() == set(), query
+    (variable,) = (one for one in dashboard()["templating"]["list"] if one["type"] == "query")
+    assert variable["definition"] == variable["query"]["query"]
+    assert asked_for(variable["definition"]) <= exposed()
+
+
+def test_dashboard_when_imported_then_source_and_hub_are_chosen_there() -> None:
+    """A variable for the data source in every panel, ids once, no panel upon another."""
+    model = dashboard()
+    assert [one["name"] for one in model["templating"]["list"]] == ["datasource", "instance"]
+    ids = [panel["id"] for panel in model["panels"]]
+    assert len(ids) == len(set(ids))
+    for panel in panels():
+        sources = [panel["datasource"], *(one["datasource"] for one in panel["targets"])]
+        assert {source["uid"] for source in sources} == {"${datasource}"}
+        assert panel["description"]
+    places = [
+        (x, y)
+        for at in (panel["gridPos"] for panel in model["panels"])
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(places) == len(set(places))
+    assert max(x for x, _ in places) < 24
+    assert [panel["title"] for panel in model["panels"] if panel["type"] == "row"] == [
+        "State",
+        "Attacks",
+        "Packets by verdict",
+        "Engines",
+        "Intake and journal",
+        "Agents",
+        "Process",
+    ]
+
+
+def test_monitoring_when_shipped_then_no_address_is_in_it() -> None:
+    """Neither rules nor dashboard know a host."""
+    for file in ("alerts.yaml", "dashboard.json"):
+        text = (FOLDER / file).read_text()
+        assert not re.search(r"\b\d{1,3}(?:\.\d{1,3}){3}\b|https?://", text), file
