@@ -76,7 +76,7 @@ class IsnWatch:
             if now is None or now.revision != row.revision:
                 return  # released or renewed meanwhile
             if self._said.get(row.id) != str(error):
-                log.warning("isn.not_refreshed", mitigation=row.id, why=str(error))
+                log.warning("isn.not_refreshed", **_about(row), why=str(error))
             self._said[row.id] = str(error)
             return
         self._said.pop(row.id, None)
@@ -85,10 +85,14 @@ class IsnWatch:
 
     async def _say_changed(self, row: Mitigation, now: Choice) -> None:
         target, why = str(row.target), now.why
-        log.info("isn.mode_changed", mitigation=row.id, target=target, mode=now.mode, why=why)
+        log.info("isn.mode_changed", **_about(row), target=target, mode=now.mode, why=why)
         effects = Effects()
         reason = f"goes on by {now.mode}" + (f": {why}" if why else "")
         details = {"mode": now.mode, "down": list(now.down)}
         at = self._runner.clock.time()
         audit(effects, at, "mitigation.mode", reason, mitigation=row, details=details)
         await self._runner.carry_out(effects)
+
+
+def _about(row: Mitigation) -> dict[str, str]:
+    return {"mitigation": row.id, "delivery": row.delivery}

@@ -68,7 +68,16 @@ def test_install_when_done_then_the_program_runs_with_few_packages(stage: Path) 
     assert {packages["asyncssh"], packages["structlog"], packages["cryptography"]} <= set(pins)
     site = next((stage / "opt/fnm-agent/venv/lib").glob("python*/site-packages/hub"))
     assert {path.name for path in site.glob("*.py")} == {
-        *("__init__.py", "clock.py", "errors.py", "log.py", "systemd.py", "tasks.py"),
+        *(
+            "__init__.py",
+            "clock.py",
+            "errors.py",
+            "journald.py",
+            "log.py",
+            "repeats.py",
+            "systemd.py",
+            "tasks.py",
+        ),
     }
     ours = {path.relative_to(ROOT / "hub") for path in (ROOT / "hub/agent").rglob("*.py")}
     assert {path.relative_to(site) for path in (site / "agent").rglob("*.py")} == ours

@@ -40,6 +40,7 @@ from tests.support.api_http import (
     unix_session,
 )
 from tests.support.api_tls import Pki, make_pki
+from tests.support.written import written
 
 SECRET = bytes(range(32))
 TOKEN = "token-0123456789abcdef"
@@ -292,7 +293,7 @@ async def test_refusals_when_many_then_few_lines_and_no_secret_in_them(
             for _ in range(50):
                 assert await post(session, headers=headers) == 401
                 assert await post(session, WEBHOOK + "/wrong-token-here", ADVANCED) == 401
-    refused = [line for line in lines if line["event"] == "intake.refused"]
+    refused = written(lines, "intake.refused")
     assert [line["reason"] for line in refused] == ["signature", "token"]
     assert {"127.0.0.1"} == {line["source"] for line in refused}
     everything = json.dumps(lines)

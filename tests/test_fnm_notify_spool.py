@@ -63,6 +63,7 @@ def test_hub_when_its_socket_is_missing_then_the_call_is_spooled(place: Place) -
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert len(call.stderr.splitlines()) == 1
     assert f"spooled as {path.name}" in call.stderr
+    assert call.stderr.endswith(f" delivery={envelope.id}\n")
 
 
 def test_spool_when_several_calls_are_in_it_then_names_sort_by_stamp(place: Place) -> None:

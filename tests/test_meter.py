@@ -30,11 +30,16 @@ def hub(tmp_path: Path, daemon: Synproxyd) -> Iterator[HubProcess]:
         yield made
 
 
+def followed(log: str, delivery: str) -> set[str]:
+    """Return the events of the lines that a grep for a delivery finds."""
+    return {json.loads(line)["event"] for line in log.splitlines() if delivery in line}
+
+
 def test_ban_when_native_is_enabled_then_synproxyd_has_it_and_status_shows_it(
     hub: HubProcess, daemon: Synproxyd
 ) -> None:
     """Native before nftables; rates of each mitigation, mode of each interface, metrics."""
-    hub.send("ban")
+    hub.send("ban", delivery="delivery-of-the-ban")
     until("active", hub.active)
     (row,) = hub.active()
     assert row["engine"] == "native"
@@ -42,7 +47,20 @@ def test_ban_when_native_is_enabled_then_synproxyd_has_it_and_status_shows_it(
     assert [line["why"] for line in hub.logged("mitigation.active")] == [why]
     audit = hub.get(f"/v1/attacks/{row['attacks'][0]}")["audit"]
     assert why in [one["reason"] for one in audit if one["what"] == "mitigation.active"]
-    assert list(synproxyd.in_force(daemon.control)) == [row["id"]]
+    (told,) = hub.get(f"/v1/explain/{row['id']}")["mitigations"]
+    assert (told["mode"], told["down"]) == ("splice", [why])
+    assert told["engines"] == [{"engine": "native", "chosen": True, "why": "the first that can"}]
+    assert {name: one["delivery"] for name, one in synproxyd.in_force(daemon.control).items()} == {
+        row["id"]: "delivery-of-the-ban"
+    }
+    assert followed(hub.log() + daemon.log.read_text(), "delivery-of-the-ban") >= {
+        "event.processed",
+        "attack.began",
+        "mitigation.applying",
+        "mitigation.put",
+        "tcp.stepped_down",
+        "mitigation.active",
+    }
     until("measured", lambda: hub.active()[0]["rates"] is not None)
     assert hub.active()[0]["rates"]["hostile_pps"] == 0
     engines = {one["name"]: one for one in hub.get("/v1/status")["engines"]}

@@ -148,6 +148,26 @@ def test_put_is_idempotent_and_revisions_are_in_order(daemon: Daemon) -> None:
         assert client.ask(put(name, revision=3))["error"] == "stale"
 
 
+def test_delivery_is_shown_and_logged_until_the_end(daemon: Daemon) -> None:
+    """What a mitigation goes back to is in the list and in each line, also after a change."""
+    name, delivery = f"d-{daemon.pid}", f"delivery.of:{daemon.pid}-1"
+    with daemon.client() as client:
+        client.good(put(name, delivery=delivery))
+        assert client.listed()[name]["delivery"] == delivery
+        client.good(put(name, revision=2, expires_ms=9000))
+        client.good(put(name, kind="watch", revision=3))
+        assert client.listed()[name]["delivery"] == delivery
+        client.good({"op": "delete", "id": name, "revision": 3})
+        client.good(put(f"{name}-2"))
+        assert "delivery" not in client.listed()[f"{name}-2"]
+        for wrong in ("", "x" * 65, "a b", 1):
+            assert client.ask(put(name, revision=4, delivery=wrong))["error"] == "bad_request"
+        client.good({"op": "delete", "id": f"{name}-2", "revision": 1})
+    lines = [json.loads(line) for line in daemon.text().splitlines()]
+    said = [line["event"] for line in lines if line.get("delivery") == delivery]
+    assert said == ["mitigation.put", "mitigation.deleted"]
+
+
 def test_secrets_come_out_nowhere(daemon: Daemon) -> None:
     """Neither answers nor the log hold key material, whether a put is good or broken."""
     with daemon.client() as client:

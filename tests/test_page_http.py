@@ -20,6 +20,7 @@ from hub.errors import ConfigError
 from tests.support.api_daemon import NOW, MemoryDaemon, attack_view
 from tests.support.api_http import answer_of, config_in, folder, serving, unix_session
 from tests.support.api_tls import Pki, make_pki
+from tests.support.written import written
 
 TOKEN = "a-long-token-of-the-night-shift"
 FOREIGN = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
@@ -114,7 +115,7 @@ async def test_page_when_the_login_is_garbage_then_401_said_once_and_without_it(
             for _ in range(3):
                 answer = await answer_of(await session.get("/", headers={"Authorization": header}))
                 assert answer[0] == 401
-    (line,) = [one for one in logs if one["event"] == "intake.refused"]
+    (line,) = written(logs, "intake.refused")
     assert (line["via"], line["reason"], line["source"]) == ("page", "login", "127.0.0.1")
     assert TOKEN not in json.dumps(logs)
 
@@ -249,7 +250,7 @@ async def test_socket_when_ssh_leads_a_browser_there_then_the_page_and_no_change
             assert refused[0] == 421
             refused = await answer_of(await session.get("/v1/attacks", headers=FOREIGN))
             assert refused[0] == 403
-        assert [one["reason"] for one in logs if one["event"] == "api.not_ours"] == [
+        assert [one["reason"] for one in written(logs, "api.not_ours")] == [
             "cross_site",
             "host",
         ]

@@ -129,7 +129,7 @@ def _run(given: argparse.Namespace) -> int:
     from hub.agent.privileges import PrivilegeError
     from hub.agent.running import Settings, run
 
-    log.configure("info", "auto")
+    log.configure("info", "auto", journal=None)
     settings = Settings(
         listen=given.listen,
         port=None if given.no_listen else given.port,
@@ -206,7 +206,7 @@ def _keeper(given: argparse.Namespace) -> int:
     from hub.agent.keeper import Keeper, Place
     from hub.agent.window import Window
 
-    log.configure("info", "auto")
+    log.configure("info", "auto", journal=None)
     with socket.socket(fileno=given.fd) as link:
         try:
             window = Window.open()  # needs CAP_NET_RAW, which is not kept

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from hub.api.answers import answer, errors_as_json, failure, of_error
 from hub.api.body import BodyError, read_body
 from hub.api.counters import Counters
 from hub.api.daemon import Daemon
 from hub.api.gates import Gate, NotAllowedError, Tokens
-from hub.api.limits import Limits, RefusalLog
+from hub.api.limits import Limits, log_refusal
 from hub.api.peers import peer_of
 from hub.clock import Clock
 from hub.errors import HubError, IntakeError
@@ -51,15 +52,15 @@ class _Intake:
         *,
         clock: Clock,
         counters: Counters,
-        refusals: RefusalLog,
     ) -> None:
         self._daemon, self._options, self._clock = daemon, options, clock
-        self._counters, self._refusals = counters, refusals
+        self._counters = counters
         self._tokens = options.tokens or Tokens(())
 
     async def event(self, request: web.Request) -> web.Response:
         """Take one envelope."""
         options = self._options
+        clear_contextvars()  # of the request before on this connection
         try:
             for gate in options.gates:
                 gate.before_body(request)
@@ -84,6 +85,7 @@ class _Intake:
     async def webhook(self, request: web.Request) -> web.Response:
         """Take one document as FastNetMon Advanced posts it."""
         options = self._options
+        clear_contextvars()
         stamp = self._clock.time()
         try:
             detector = self._tokens.check(request)
@@ -98,6 +100,7 @@ class _Intake:
             return self._refuse(request, error, "webhook")
 
     async def _accept(self, envelope: Envelope, raw: bytes, via: str) -> web.Response:
+        bind_contextvars(delivery=envelope.id)
         accepted = await self._daemon.accept(envelope, raw=raw, via=via)
         return answer({"event": accepted.number}, status=202 if accepted.is_new else 200)
 
@@ -115,7 +118,7 @@ class _Intake:
             reason, detail = type(error).__name__.removesuffix("Error").lower(), str(error)
             response = of_error(error)
         self._counters.refused(via, reason)
-        self._refusals.refused(source=_source(request), reason=reason, via=via, detail=detail)
+        log_refusal(source=_source(request), reason=reason, via=via, detail=detail)
         return response
 
 
@@ -125,7 +128,6 @@ def build_intake_app(
     *,
     clock: Clock,
     counters: Counters,
-    refusals: RefusalLog,
 ) -> web.Application:
     """Return the application of one intake listener.
 
@@ -134,9 +136,8 @@ def build_intake_app(
         options: who may post, and how much.
         clock: stamps what comes without a stamp; the clock that senders share with us.
         counters: counts what is refused.
-        refusals: logs what is refused.
     """
-    intake = _Intake(daemon, options, clock=clock, counters=counters, refusals=refusals)
+    intake = _Intake(daemon, options, clock=clock, counters=counters)
     app = web.Application(middlewares=[errors_as_json])
     app.router.add_post(EVENTS_PATH, intake.event)
     app.router.add_get(EVENTS_PATH, intake.would_take, allow_head=False)

@@ -1,18 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits that hold on every listener, and log lines that a hostile sender cannot multiply."""
+"""Limits that hold on every listener, and what is said of those who are turned away."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from hub.clock import Clock
-
 log = structlog.get_logger(__name__)
 
-_LOG_EVERY: Final = 60.0
-_LOG_KEYS: Final = 1024
+_TODO: Final = {
+    "peer": "add FastNetMon's user to intake.unix.allow_users and restart, or ask who calls there",
+    "signature": "compare key id, key and clock of the sender with intake.tcp.hmac_keys",
+    "certificate": "check the sender's certificate and tls.client_ca; a stranger is a scanner",
+    "handshake": "check the sender's ca_file and certificate; a stranger is a scanner",
+    "host": "call the page by its address, or add the name to api.page.names",
+    "cross_site": "nothing; another site has made a browser call the page",
+    "login": "give the name and token of one of api.page.users; a stranger is a scanner",
+    "token": "check the token of the callback's URL or header",
+    "connections": "look who holds them open, and filter that source",
+    "connections_of_source": "look what this source does, and filter it",
+    "accept": "raise LimitNOFILE= of the hub's unit",
+    "too_long": "raise max_body if its reports are that long",
+    "overloaded": "the sender keeps it; see fnm-hub status for what holds the hub up",
+    "store": "the sender keeps it; see store.write_failed",
+    "storefull": "the sender keeps it; make room on the journal's disk",
+    "noncesfull": "look for a sender in a loop",
+    "intake": "install the fnm-notify of the hub's own release there",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,52 +51,20 @@ class Limits:
     backlog: int = 4096
 
 
-class Seldom:
-    """Says of each thing once a minute; remembers the newest 1024 things."""
+def log_refusal(*, source: str, reason: str, via: str, detail: str = "") -> None:
+    """Log `intake.refused`; `hub.repeats` sees to it that nobody can multiply these lines.
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._seen: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
-
-    def due(self, key: tuple[str, str]) -> int | None:
-        """Return how often it was left out since it was said last; None when it is not due."""
-        now = self._clock.monotonic()
-        last, left_out = self._seen.pop(key, (None, 0))
-        if last is not None and now - last < _LOG_EVERY:
-            self._seen[key] = (last, left_out + 1)
-            return None
-        self._seen[key] = (now, 0)
-        if len(self._seen) > _LOG_KEYS:
-            self._seen.popitem(last=False)
-        return left_out
-
-
-class RefusalLog:
-    """Warnings about refused requests: one line a minute for each source and reason.
-
-    The next line of a key says how many were left out.
+    Args:
+        source: address or user id of the sender.
+        reason: from a small fixed set.
+        via: the listener.
+        detail: more for the operator.
     """
-
-    def __init__(self, clock: Clock) -> None:
-        self._seldom = Seldom(clock)
-
-    def refused(self, *, source: str, reason: str, via: str, detail: str = "") -> None:
-        """Log `intake.refused` unless the same was logged within the last minute.
-
-        Args:
-            source: address or user id of the sender.
-            reason: from a small fixed set.
-            via: the listener.
-            detail: more for the operator.
-        """
-        left_out = self._seldom.due((source, reason))
-        if left_out is None:
-            return
-        log.warning(
-            "intake.refused",
-            source=source,
-            reason=reason,
-            via=via,
-            detail=detail,
-            left_out=left_out,
-        )
+    log.warning(
+        "intake.refused",
+        source=source,
+        reason=reason,
+        via=via,
+        detail=detail,
+        todo=_TODO.get(reason, "look who it is; see the reasons in docs/operations.md"),
+    )

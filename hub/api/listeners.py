@@ -16,7 +16,7 @@ from aiohttp import web
 
 from hub.api.answers import failure
 from hub.api.counters import Counters
-from hub.api.limits import Limits, RefusalLog
+from hub.api.limits import Limits, log_refusal
 from hub.api.sockets import inode, remove_own
 from hub.clock import Clock
 from hub.tasks import Tasks
@@ -134,7 +134,6 @@ async def serve_tcp(
     name: str,
     clock: Clock,
     counters: Counters,
-    refusals: RefusalLog,
     context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[None]:
     """Serve `app` on a listening TCP socket, with at most `limits.connections` at a time.
@@ -146,14 +145,11 @@ async def serve_tcp(
         name: of the listener, for counters and the log.
         clock: paces the wait when the machine is out of descriptors.
         counters: counts connections that are turned away.
-        refusals: logs them.
         context: TLS; None is plain text.
     """
     with sock:
         async with running(app, limits) as server, Tasks() as tasks:
-            accepting = _Accepting(
-                server, sock, limits, tasks, name=name, counters=counters, refusals=refusals
-            )
+            accepting = _Accepting(server, sock, limits, tasks, name=name, counters=counters)
             tasks.run(f"api.accept.{name}", accepting.run(clock, context))
             yield
 
@@ -174,10 +170,9 @@ class _Accepting:
         *,
         name: str,
         counters: Counters,
-        refusals: RefusalLog,
     ) -> None:
         self._server, self._sock, self._limits, self._tasks = server, sock, limits, tasks
-        self._name, self._counters, self._refusals = name, counters, refusals
+        self._name, self._counters = name, counters
         self._opening: Counter[str] = Counter()
 
     async def run(self, clock: Clock, context: ssl.SSLContext | None) -> None:
@@ -190,16 +185,14 @@ class _Accepting:
                 await clock.sleep(0)
                 continue
             except OSError as error:
-                self._refusals.refused(
-                    source="-", reason="accept", via=self._name, detail=str(error)
-                )
+                log_refusal(source="-", reason="accept", via=self._name, detail=str(error))
                 await clock.sleep(_NO_RESOURCES_SECONDS)
                 continue
             source = address[0]
             if (reason := self._full(source)) is not None:
                 connection.close()
                 self._counters.refused(self._name, reason)
-                self._refusals.refused(source=source, reason=reason, via=self._name)
+                log_refusal(source=source, reason=reason, via=self._name)
                 continue
             self._opening[source] += 1
             self._tasks.run(f"api.open.{self._name}", self._open(connection, source, context))
@@ -230,9 +223,7 @@ class _Accepting:
             # ssl.SSLError and ConnectionError are OSErrors: a stranger's failed handshake.
             connection.close()
             self._counters.refused(self._name, "handshake")
-            self._refusals.refused(
-                source=source, reason="handshake", via=self._name, detail=str(error)
-            )
+            log_refusal(source=source, reason="handshake", via=self._name, detail=str(error))
         finally:
             self._opening[source] -= 1
             if not self._opening[source]:

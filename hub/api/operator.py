@@ -16,7 +16,7 @@ from hub.api.counters import Counters
 from hub.api.daemon import Daemon, View
 from hub.api.gates import NotAllowedError
 from hub.api.health import Health
-from hub.api.limits import Limits, Seldom
+from hub.api.limits import Limits
 from hub.api.page.browsers import Visitors
 from hub.api.page.serve import StatusPage, refused
 from hub.api.peers import peer_of, user_name
@@ -176,7 +176,7 @@ def build_operator_app(
     operator = _Operator(daemon, clock, limits or Limits())
     stream = Stream(daemon, clock)
     app = web.Application(
-        middlewares=[_counted(counters), errors_as_json, _known(allowed), _only_ours(clock)]
+        middlewares=[_counted(counters), errors_as_json, _known(allowed), _only_ours]
     )
     app.on_shutdown.append(stream.close)
     StatusPage(daemon, clock).add_to(app)
@@ -225,28 +225,24 @@ def _known(allowed: frozenset[int]) -> Any:
     return known
 
 
-def _only_ours(clock: Clock) -> Any:
-    """Return what refuses requests that other sites cause in a browser that `ssh -L` leads here."""
-    visitors, seldom = Visitors((), short=True), Seldom(clock)
+_VISITORS: Final = Visitors((), short=True)
 
-    @web.middleware
-    async def only_ours(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            visitors.check(request)
-        except NotAllowedError as error:
-            user = request[ACTOR]
-            if (left_out := seldom.due((user, error.reason))) is not None:
-                log.warning(
-                    "api.not_ours",
-                    user=user,
-                    reason=error.reason,
-                    why=error.detail,
-                    left_out=left_out,
-                )
-            return refused(error)
-        return await handler(request)
 
-    return only_ours
+@web.middleware
+async def _only_ours(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what other sites cause in a browser that `ssh -L` leads here."""
+    try:
+        _VISITORS.check(request)
+    except NotAllowedError as error:
+        log.warning(
+            "api.not_ours",
+            user=request[ACTOR],
+            reason=error.reason,
+            why=error.detail,
+            todo="use the commands for changes; else look what that browser has open",
+        )
+        return refused(error)
+    return await handler(request)
 
 
 def _counted(counters: Counters) -> Any:

@@ -25,7 +25,7 @@ from hub.api.gates import (
 )
 from hub.api.health import build_metrics_app
 from hub.api.intake import IntakeOptions, build_intake_app
-from hub.api.limits import Limits, RefusalLog
+from hub.api.limits import Limits
 from hub.api.listeners import serve_tcp, serve_unix
 from hub.api.operator import build_operator_app
 from hub.api.page.browsers import Visitors
@@ -115,7 +115,7 @@ class _Opening:
     ) -> None:
         self._config, self._daemon, self._clock = config, daemon, clock
         self._wall, self._limits = wall, limits
-        self._counters, self._refusals = Counters(), RefusalLog(clock)
+        self._counters = Counters()
 
     async def operator(self, stack: AsyncExitStack) -> Path:
         """Open the operator's socket."""
@@ -161,7 +161,6 @@ class _Opening:
             gates=await asyncio.to_thread(_page_gates, page),
             visitors=Visitors(page.names, short=False),
             counters=self._counters,
-            refusals=self._refusals,
         )
         return await self._open_tcp(
             stack, app, (page.host, page.port), key="api.page", name="page", context=context
@@ -187,7 +186,6 @@ class _Opening:
                 name=name,
                 clock=self._clock,
                 counters=self._counters,
-                refusals=self._refusals,
                 context=context,
             )
         )
@@ -213,7 +211,6 @@ class _Opening:
             options,
             clock=self._wall,
             counters=self._counters,
-            refusals=self._refusals,
         )
         await stack.enter_async_context(serve_unix(app, sock, unix.path, self._limits))
         return unix.path
@@ -238,7 +235,6 @@ class _Opening:
             options,
             clock=self._wall,
             counters=self._counters,
-            refusals=self._refusals,
         )
         return await self._open_tcp(
             stack, app, (tcp.host, tcp.port), key="intake.tcp", name="tcp", context=context

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from hub.clock import Clock
 from hub.errors import EngineError, EnginePermanentError
@@ -131,7 +132,10 @@ class Executor:
                 # Asked last: what waits for room may be forbidden or outdated by then.
                 if not self._current(order) or not await self._allowed(order):
                     return
-                answer = await self._try(order)
+                # What the engine logs of it can so be joined with all the rest.
+                row = order.mitigation
+                with bound_contextvars(mitigation=row.id, delivery=row.delivery):
+                    answer = await self._try(order)
             tries += 1
             await self._report(replace(answer, ordered_at=ordered_at, tries=tries))
             if answer.final:

@@ -48,12 +48,12 @@ json_t *answer_hello(const struct engine *engine)
 	}
 	if (facts->splice)
 		json_array_insert_new(modes, 1, json_string("splice"));
-	return json_pack("{s:b,s:i,s:s,s:i,s:I,s:i,s:I,s:o,s:[s,s,s,s],s:o,s:{s:i,s:i}}", "ok", 1,
-			 "version", PROTOCOL_VERSION, "daemon", VERSION, "abi", FNM_ABI, "hz",
+	return json_pack("{s:b,s:i,s:s,s:i,s:I,s:i,s:I,s:o,s:[s,s,s,s],s:o,s:b,s:{s:i,s:i}}", "ok",
+			 1, "version", PROTOCOL_VERSION, "daemon", VERSION, "abi", FNM_ABI, "hz",
 			 (json_int_t)facts->hz, "pid", getpid(), "started_ms",
 			 (json_int_t)facts->started_ms, "interfaces", interfaces, "kinds", "tcp",
-			 "acl", "sorb", "watch", "tcp_modes", modes, "limits", "mitigations",
-			 FNM_SLOTS - 1, "per_target", FNM_CHAIN);
+			 "acl", "sorb", "watch", "tcp_modes", modes, "delivery", 1, "limits",
+			 "mitigations", FNM_SLOTS - 1, "per_target", FNM_CHAIN);
 }
 
 static json_t *packets_of(const struct fnm_counters *counters)
@@ -95,13 +95,14 @@ static json_t *mitigation_object(const struct engine *engine, uint16_t slot,
 		refuse(refusal, E_INTERNAL, NULL, "the counters: %s", strerror(-error));
 		return NULL;
 	}
-	return json_pack(
-	    "{s:s,s:I,s:s,s:s,s:s*,s:I,s:I,s:o,s:{s:I,s:I},s:o}", "id", book->id, "revision",
-	    (json_int_t)book->revision, "target", format_prefix(&book->target, target), "kind",
-	    kind_word(value->kind), "mode", mode_word(value), "expires_ms",
-	    (json_int_t)(value->deadline - now), "age_ms", (json_int_t)(now - book->created_ms),
-	    "packets", packets_of(&counters), "bytes", "passed", (json_int_t)counters.bytes_passed,
-	    "dropped", (json_int_t)counters.bytes_dropped, "rates", rates_object(engine, slot));
+	return json_pack("{s:s,s:s*,s:I,s:s,s:s,s:s*,s:I,s:I,s:o,s:{s:I,s:I},s:o}", "id", book->id,
+			 "delivery", mitigation_delivery(engine, slot), "revision",
+			 (json_int_t)book->revision, "target", format_prefix(&book->target, target),
+			 "kind", kind_word(value->kind), "mode", mode_word(value), "expires_ms",
+			 (json_int_t)(value->deadline - now), "age_ms",
+			 (json_int_t)(now - book->created_ms), "packets", packets_of(&counters),
+			 "bytes", "passed", (json_int_t)counters.bytes_passed, "dropped",
+			 (json_int_t)counters.bytes_dropped, "rates", rates_object(engine, slot));
 }
 
 /* Where in the order of age the list goes on. An id that has ended meanwhile cannot be found: from

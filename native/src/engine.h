@@ -119,6 +119,9 @@ struct engine {
 	bool acl_used[FNM_ACLS];
 	uint16_t next_slot; /* where the search for a free one begins */
 	struct meter meters[FNM_SLOTS];
+	/* of the detector's call each goes back to; "" where nobody said. Not pinned: after a
+	 * restart the next put tells it again. */
+	char deliveries[FNM_SLOTS][BOOK_ID_BYTES];
 	struct sample_ring samples;
 	struct table_count count;
 	struct filter_round filters;

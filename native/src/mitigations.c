@@ -146,6 +146,27 @@ static bool same_kind(const struct engine *engine, const struct wish *wish, uint
 	return current && engine->tables.slots[current].kind == wish->slot.kind;
 }
 
+const char *mitigation_delivery(const struct engine *engine, uint16_t slot)
+{
+	const char *delivery = engine->deliveries[slot];
+
+	return *delivery ? delivery : NULL;
+}
+
+/* What is not said again stays as it was. */
+static void note_delivery(struct engine *engine, const struct wish *wish, uint16_t slot,
+			  uint16_t current)
+{
+	char *to = engine->deliveries[slot];
+
+	if (wish->delivery)
+		snprintf(to, BOOK_ID_BYTES, "%s", wish->delivery);
+	else if (!current)
+		*to = 0;
+	else if (slot != current)
+		memcpy(to, engine->deliveries[current], BOOK_ID_BYTES);
+}
+
 /* ---- renew ---- */
 
 static void renew(struct engine *engine, const struct wish *wish, uint16_t current)
@@ -159,6 +180,7 @@ static void renew(struct engine *engine, const struct wish *wish, uint16_t curre
 	}
 	__atomic_store_n(&slot->deadline, engine_now(engine) + wish->expires_ms, __ATOMIC_RELEASE);
 	engine->tables.books[current].revision = wish->revision;
+	note_delivery(engine, wish, current, current);
 }
 
 /* ---- create or replace ---- */
@@ -208,6 +230,7 @@ static void write_book(struct engine *engine, const struct wish *wish, uint16_t 
 	book->sequence = current ? old->sequence : next_sequence(engine);
 	book->created_ms = current ? old->created_ms : engine_now(engine);
 	snprintf(book->id, sizeof(book->id), "%s", wish->id);
+	note_delivery(engine, wish, slot, current);
 }
 
 static void write_slot(struct engine *engine, const struct wish *wish, uint16_t slot,
@@ -295,7 +318,8 @@ static void expire(struct engine *engine, uint16_t slot)
 {
 	int error = end(engine, slot);
 
-	log_info("mitigation.expired", "{s:s}", "id", engine->tables.books[slot].id);
+	log_info("mitigation.expired", "{s:s,s:s*}", "id", engine->tables.books[slot].id,
+		 "delivery", mitigation_delivery(engine, slot));
 	if (error)
 		log_error("policy.unclear", "{s:s,s:s}", "id", engine->tables.books[slot].id,
 			  "message", strerror(-error));

@@ -20,6 +20,7 @@ struct clock_sample { /* of the protected server */
 
 struct wish { /* what a put asks for */
 	const char *id;
+	const char *delivery; /* NULL: not said */
 	uint64_t revision, expires_ms, grace_ms;
 	struct fnm_prefix target;
 	struct fnm_slot slot; /* kind, mode, flags and the union; the rest is filled in here */
@@ -38,6 +39,7 @@ bool mitigation_delete(struct engine *engine, const char *id, uint64_t revision,
 		       struct refusal *refusal);
 
 uint16_t mitigation_find(const struct engine *engine, const char *id); /* NONE: not in force */
+const char *mitigation_delivery(const struct engine *engine, uint16_t slot); /* NULL: unknown */
 /* whether the deadline has passed, which ends it for the data plane as well */
 bool mitigation_over(const struct engine *engine, uint16_t slot);
 /* Removes what has expired and frees what was retired; to be called once a second. */

@@ -62,9 +62,10 @@ static json_t *op_put(struct request *request)
 		answer = json_pack("{s:b,s:s,s:I,s:s}", "ok", 1, "id", wish.id, "revision",
 				   (json_int_t)wish.revision, "outcome", word);
 		if (!wish.check && outcome != RENEWED)
-			log_info("mitigation.put", "{s:s,s:I,s:s,s:s}", "id", wish.id, "revision",
-				 (json_int_t)wish.revision, "kind", kind_word(wish.slot.kind),
-				 "outcome", word);
+			log_info("mitigation.put", "{s:s,s:I,s:s,s:s,s:s*}", "id", wish.id,
+				 "revision", (json_int_t)wish.revision, "kind",
+				 kind_word(wish.slot.kind), "outcome", word, "delivery",
+				 wish.delivery);
 	}
 	explicit_bzero(&wish, sizeof(wish));
 	return answer;
@@ -76,14 +77,18 @@ static json_t *op_delete(struct request *request)
 	const char *id = NULL;
 	uint64_t revision = 0;
 	bool found = false;
+	uint16_t slot;
 
 	if (!only_fields(&request->place, names) ||
-	    !read_id_and_revision(&request->place, &id, &revision) ||
-	    !mitigation_delete(request->engine, id, revision, &found, request->place.refusal))
+	    !read_id_and_revision(&request->place, &id, &revision))
+		return NULL;
+	slot = mitigation_find(request->engine, id);
+	if (!mitigation_delete(request->engine, id, revision, &found, request->place.refusal))
 		return NULL;
 	if (found)
-		log_info("mitigation.deleted", "{s:s,s:I}", "id", id, "revision",
-			 (json_int_t)revision);
+		log_info("mitigation.deleted", "{s:s,s:I,s:s*}", "id", id, "revision",
+			 (json_int_t)revision, "delivery",
+			 mitigation_delivery(request->engine, slot));
 	return json_pack("{s:b,s:s,s:s}", "ok", 1, "id", id, "outcome",
 			 found ? "deleted" : "absent");
 }

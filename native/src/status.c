@@ -46,6 +46,8 @@ static void show_mitigation(const json_t *one)
 	printf("%-24s %-6s %-9s %-24s ends in %" JSON_INTEGER_FORMAT " s\n", text(one, "id"),
 	       text(one, "kind"), text(one, "mode"), text(one, "target"),
 	       number(one, "expires_ms") / 1000);
+	if (json_object_get(one, "delivery"))
+		printf("  delivery %s\n", text(one, "delivery"));
 	printf("  now: %" JSON_INTEGER_FORMAT " pps, %" JSON_INTEGER_FORMAT
 	       " dropped, %" JSON_INTEGER_FORMAT " answered, %" JSON_INTEGER_FORMAT
 	       " passed, %" JSON_INTEGER_FORMAT " bit/s\n",

@@ -15,6 +15,23 @@ bool id_valid(const char *id)
 	return length && length <= BOOK_ID_MOST && strspn(id, letters) == length;
 }
 
+static bool read_delivery(const struct place *request, struct wish *wish)
+{
+	static const char letters[] =
+	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-";
+	size_t length;
+
+	if (!take_string(request, "delivery", OPTIONAL, &wish->delivery))
+		return false;
+	if (!wish->delivery)
+		return true;
+	length = strlen(wish->delivery);
+	return (length && length <= BOOK_ID_MOST && strspn(wish->delivery, letters) == length) ||
+	       refuse(request->refusal, E_BAD_REQUEST, NULL,
+		      "field \"delivery\" must be 1 to %d characters of A-Za-z0-9._:-",
+		      BOOK_ID_MOST);
+}
+
 bool read_id_and_revision(const struct place *request, const char **id, uint64_t *revision)
 {
 	if (!take_string(request, "id", REQUIRED, id) ||
@@ -131,14 +148,15 @@ static bool read_kind(const struct place *request, struct wish *wish)
 
 bool wish_read(const struct place *request, struct wish *wish)
 {
-	static const char *const names[] = {"op",	  "seq",   "id",  "revision", "target",
-					    "expires_ms", "kind",  "tcp", "acl",      "sorb",
-					    "watch",	  "check", NULL};
+	static const char *const names[] = {"op",	  "seq",   "id",       "revision", "target",
+					    "expires_ms", "kind",  "tcp",      "acl",	   "sorb",
+					    "watch",	  "check", "delivery", NULL};
 
 	memset(wish, 0, sizeof(*wish));
 	wish->ports.all = true;
 	return only_fields(request, names) &&
 	       read_id_and_revision(request, &wish->id, &wish->revision) &&
+	       read_delivery(request, wish) &&
 	       take_bool(request, "check", OPTIONAL, &wish->check) &&
 	       take_integer(request, "expires_ms", REQUIRED, 1, EXPIRES_MOST_MS,
 			    &wish->expires_ms) &&

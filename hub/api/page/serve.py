@@ -14,7 +14,7 @@ from hub.api.answers import Handler, errors_as_json, failure
 from hub.api.counters import Counters
 from hub.api.daemon import Daemon
 from hub.api.gates import Gate, NotAllowedError
-from hub.api.limits import RefusalLog
+from hub.api.limits import log_refusal
 from hub.api.page.browsers import Visitors, harden
 from hub.api.page.document import document, parts
 from hub.api.page.snapshot import Snapshot, take
@@ -144,7 +144,6 @@ def build_page_app(
     gates: Sequence[Gate],
     visitors: Visitors,
     counters: Counters,
-    refusals: RefusalLog,
 ) -> web.Application:
     """Return the application of the listener for browsers.
 
@@ -154,7 +153,6 @@ def build_page_app(
         gates: all of them must let a request through.
         visitors: tells what other sites cause.
         counters: counts refusals.
-        refusals: logs them.
     """
 
     @web.middleware
@@ -167,7 +165,7 @@ def build_page_app(
             # A browser asks once without a password, to be told that it needs one.
             if error.reason != "login" or "Authorization" in request.headers:
                 counters.refused("page", error.reason)
-                refusals.refused(
+                log_refusal(
                     source=str(request.remote),
                     reason=error.reason,
                     via="page",

@@ -35,12 +35,14 @@ class Hello:
         started: tells one run of it from another.
         interfaces: where its program is attached.
         tcp_modes: how it can carry out a `tcp`, in its own words.
+        keeps_delivery: it takes the delivery that a mitigation goes back to, and shows it.
     """
 
     daemon: str
     started: tuple[int, int]
     interfaces: tuple[Interface, ...]
     tcp_modes: frozenset[str] = frozenset()
+    keeps_delivery: bool = False
 
 
 class UnsupportedError(EnginePermanentError):
@@ -207,4 +209,5 @@ def _read_hello(answer: Json) -> Hello:
             Interface(str(one["name"]), str(one["mode"])) for one in answer["interfaces"]
         ),
         tcp_modes=frozenset(str(mode) for mode in answer.get("tcp_modes", ())),
+        keeps_delivery=answer.get("delivery") is True,
     )

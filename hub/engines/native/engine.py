@@ -195,9 +195,11 @@ class NativeEngine:
         self, mitigation: Mitigation, standing: Standing, *, check: bool = False
     ) -> tuple[Request, Json]:
         """Ask for `mitigation`; for the next mode where synproxyd cannot splice its target."""
-        await self._greeted()
+        hello = await self._greeted()
         asked = self._request(mitigation, standing, self._obstacle(mitigation))
-        flag = {"check": True} if check else {}
+        flag: Json = {"check": True} if check else {}
+        if mitigation.delivery and hello.keeps_delivery:
+            flag["delivery"] = mitigation.delivery
         try:
             return asked, await self._client.ask("put", **flag, **asked.fields)
         except EnginePermanentError as error:
