@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the status page says of a moment, and that text from outside stays text."""
 
+import asyncio
 import json
 import re
 import tomllib
@@ -239,18 +240,34 @@ def test_engines_and_agents_when_shown_then_words_say_what_is_wrong(moment: Snap
     assert words(parts(replace(moment, agents=[]))["agents"]) == "No agent is configured."
 
 
-async def test_take_when_the_journal_cannot_be_read_then_what_is_open_stands() -> None:
+class Broken(MemoryDaemon):
+    """Its journal fails, or hangs where no error is given."""
+
+    def __init__(self, error: StoreError | None) -> None:
+        super().__init__()
+        self._error = error
+
+    async def decisions(self, *, limit: int) -> list[dict[str, Any]]:
+        """Fail, or wait for ever."""
+        if self._error is None:
+            await asyncio.Event().wait()
+            return self.decision_rows[:limit]
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(StoreError("disk I/O error"), "disk I/O error"), (None, "not answer")]
+)
+async def test_take_when_the_journal_cannot_be_read_then_what_is_open_stands(
+    error: StoreError | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The page is there when it is needed most; what is missing is said."""
-
-    class Broken(MemoryDaemon):
-        async def decisions(self, *, limit: int) -> list[dict[str, Any]]:
-            raise StoreError("disk I/O error", where=f"/x, {limit} rows")
-
-    moment = await take(Broken(), NOW)
-    shown = parts(moment)
+    monkeypatch.setattr("hub.api.page.snapshot.PATIENCE", 0.05)
+    shown = parts(await take(Broken(error), NOW))
     assert "a-0123456789" in shown["attacks"]
-    assert "the journal cannot be read" in words(shown["warnings"])
-    assert "disk I/O error" in words(shown["decisions"])
+    assert "m-0123456789" in shown["mitigations"]
+    assert f"the journal cannot be read: {said}" in words(shown["warnings"]).replace("it does ", "")
+    assert said in words(shown["decisions"])
 
 
 def test_parts_when_sent_then_json(moment: Snapshot) -> None:

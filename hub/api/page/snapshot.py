@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that the page shows of one moment, asked of the daemon."""
 
+import asyncio
 import os
 from dataclasses import dataclass
 from typing import Final
@@ -8,6 +9,8 @@ from typing import Final
 from hub.api.daemon import Daemon, View
 from hub.errors import StoreError
 
+PATIENCE: Final = 2.0
+"""Seconds for the journal: a disk that hangs must not hide what is in force."""
 _OVER: Final = 100
 _DECISIONS: Final = 60
 _MOST: Final = 500
@@ -48,13 +51,16 @@ async def take(daemon: Daemon, now: float) -> Snapshot:
     decisions: list[View] = []
     unreadable = ""
     try:
-        over = (
-            await daemon.attacks(include_ended=True, limit=_OVER),
-            await daemon.mitigations(include_ended=True, limit=_OVER),
-        )
-        decisions = await daemon.decisions(limit=_DECISIONS)
+        async with asyncio.timeout(PATIENCE):
+            over = (
+                await daemon.attacks(include_ended=True, limit=_OVER),
+                await daemon.mitigations(include_ended=True, limit=_OVER),
+            )
+            decisions = await daemon.decisions(limit=_DECISIONS)
     except StoreError as error:
         unreadable = str(error)
+    except TimeoutError:
+        unreadable = "it does not answer; look at the disk"
     return Snapshot(
         host=os.uname().nodename,
         now=now,
