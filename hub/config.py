@@ -18,6 +18,7 @@ from hub.fields import (
     Name,
     Network,
     Port,
+    SecretPath,
     Size,
     StrictModel,
 )
@@ -75,14 +76,14 @@ class HmacKey(StrictModel):
     """One shared key for signed requests."""
 
     id: Name
-    secret_file: AbsolutePath
+    secret_file: SecretPath
 
 
 class TlsFiles(StrictModel):
     """PEM files of the TLS listener; `client_ca` switches mutual TLS on."""
 
     certificate: AbsolutePath
-    key: AbsolutePath
+    key: SecretPath
     client_ca: AbsolutePath | None = None
 
 
@@ -101,7 +102,7 @@ class Webhook(StrictModel):
     """One FastNetMon Advanced that posts its JSON; it cannot sign, so it shows a token."""
 
     detector: Name
-    token_file: AbsolutePath
+    token_file: SecretPath
 
 
 class Intake(StrictModel):
@@ -119,7 +120,7 @@ class PageUser(StrictModel):
     """Somebody who may see the status page; the token is the password."""
 
     name: Name
-    token_file: AbsolutePath
+    token_file: SecretPath
 
 
 class Page(StrictModel):
@@ -225,7 +226,7 @@ class WebhookEngine(StrictModel):
     """One place that is told by HTTP POST."""
 
     url: SecretStr
-    token_file: AbsolutePath | None = None
+    token_file: SecretPath | None = None
     timeout: Duration = 5.0
     attempts: Annotated[int, Field(ge=1, le=10)] = 4
 

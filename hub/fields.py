@@ -14,6 +14,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from hub.credentials import check_name, is_credential
 from hub.net import IPNetwork
 from hub.units import parse_count, parse_duration, parse_size
 
@@ -98,6 +99,13 @@ def _absolute(value: Any) -> Path:
     return path
 
 
+def _secret(value: Any) -> Path:
+    if isinstance(value, str) and is_credential(value):
+        check_name(value)
+        return Path(value)
+    return _absolute(value)
+
+
 Duration = Annotated[float, BeforeValidator(_duration)]
 """Seconds, written as `15m`."""
 Count = Annotated[int, BeforeValidator(_count)]
@@ -114,3 +122,5 @@ HostName = Annotated[str, BeforeValidator(_host_name)]
 """A name in the DNS, in lower case."""
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 """A path from the root."""
+SecretPath = Annotated[Path, BeforeValidator(_secret)]
+"""A path from the root, or `credential:NAME`; see `hub.credentials`."""

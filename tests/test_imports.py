@@ -8,7 +8,7 @@ REPOSITORY = Path(__file__).parents[1]
 FLOORS = (
     {"errors", "clock", "tasks", "units", "net", "log", "metrics", "stream", "rates", "history"}
     | {"shown", "figures", "lag", "__init__", "journald", "repeats"},
-    {"systemd", "pulse"},
+    {"systemd", "pulse", "credentials"},
     {"agent", "intake.model", "isn_sync.inventory"},
     {"fields"},
     {"yamlerrors", "yamlfile", "yamlnode", "yamlscalar"},

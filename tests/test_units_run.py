@@ -16,9 +16,12 @@ CONFIG = """
 dry_run: false
 guard: {own_prefixes: [192.0.2.0/24]}
 rules: [rules.yaml]
-intake: {unix: {allow_users: [root]}}
+intake:
+  unix: {allow_users: [root]}
+  tcp: {port: 0, hmac_keys: [{id: a, secret_file: "credential:key-1"}]}
 engines:
   native: {enabled: NATIVE}
+  webhook: {oncall: {url: "credential:url"}}
 isn_sync: {servers: "192.0.2.99"}
 """
 RULES = """
@@ -34,6 +37,14 @@ useradd --system --user-group --no-create-home fnm-hub
 install -d /etc/fnm-hub /etc/systemd/system/fnm-hub.service.d
 install -d -o root -g fnm-hub -m 2770 /var/spool/fnm-hub
 cp /opt/checkout/scripts/units/fnm-hub.service /etc/systemd/system/
+install -d -m 0700 /etc/fnm-hub/credentials
+umask 077
+openssl rand -hex 32 >/etc/fnm-hub/credentials/key-1
+echo https://127.0.0.1:1/secret >/etc/fnm-hub/credentials/url
+"""
+CREDENTIALS = """[Service]
+LoadCredential=key-1:/etc/fnm-hub/credentials/key-1
+LoadCredential=url:/etc/fnm-hub/credentials/url
 """
 SYNPROXYD = """
 make --silent -C /opt/checkout/native install
@@ -79,6 +90,7 @@ def configure(machine: Machine, *, native: bool = False) -> None:
     text = CONFIG.replace("NATIVE", str(native).lower())
     machine.place("/etc/fnm-hub/config.yaml").write_text(text)
     machine.place("/etc/fnm-hub/rules.yaml").write_text(RULES)
+    drop_in(machine, "credentials.conf", CREDENTIALS)
 
 
 def drop_in(machine: Machine, name: str, text: str | None = None) -> None:
@@ -142,6 +154,8 @@ def test_hub_when_run_as_shipped_then_it_serves_without_any_capability(machine: 
         user = machine.run("id", "-u", "fnm-hub").strip()
         uid = next(line.split()[1] for line in status.splitlines() if line.startswith("Uid"))
         assert uid == user
+        assert "engine webhook" not in machine.journal(UNIT)
+        assert '"tcp": ["127.0.0.1"' in machine.journal(UNIT)
         ban(machine)
         machine.until(
             "the status says what is missing",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from hub.config import Config, Intake, Page, TcpIntake, TlsFiles
+from hub.credentials import CredentialError, forbidden_bits, how_to_make, located
 from hub.errors import ConfigError, Problem
 
 _MIN_TOKEN: Final = 16
@@ -116,9 +117,9 @@ def server_context(tls: TlsFiles, *, webhooks: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Debian keeps TLS keys readable for the group ssl-cert.
-    _refuse_open(tls.key, stat.S_IRWXO | stat.S_IWGRP)
+    key = _refuse_open(tls.key, stat.S_IRWXO | stat.S_IWGRP)
     try:
-        context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
+        context.load_cert_chain(tls.certificate, key, password=_no_password)
     except (OSError, ValueError) as error:
         raise _bad_file(
             f"no usable certificate and key: {_words(error)}",
@@ -142,31 +143,36 @@ def load_token(path: Path) -> bytes:
     Raises:
         ConfigError: missing, unreadable, too short, or open to group or others.
     """
-    _refuse_open(path, stat.S_IRWXO | stat.S_IRWXG)
+    place = _refuse_open(path, stat.S_IRWXO | stat.S_IRWXG)
     try:
-        token = path.read_bytes().strip()
+        token = place.read_bytes().strip()
     except OSError as error:
         raise _bad_file(f"cannot read the token: {error.strerror}", path, "") from error
     if len(token) < _MIN_TOKEN:
         raise _bad_file(
             f"the token is shorter than {_MIN_TOKEN} characters",
             path,
-            f"make one: openssl rand -hex 32 > {path}",
+            how_to_make(path),
         )
     return token
 
 
-def _refuse_open(path: Path, bits: int) -> None:
+def _refuse_open(path: Path, bits: int) -> Path:
+    """Return where the secret is, unless it is open to others."""
     try:
-        mode = path.stat().st_mode
+        place = located(path)
+        mode = place.stat().st_mode
+    except CredentialError as error:
+        raise _bad_file(error.what, path, error.todo) from error
     except OSError as error:
         raise _bad_file(f"cannot read: {error.strerror}", path, "create it") from error
-    if stat.S_IMODE(mode) & bits:
+    if stat.S_IMODE(mode) & forbidden_bits(place, bits):
         raise _bad_file(
             f"a secret with mode {stat.S_IMODE(mode):04o} is open to others",
             path,
             f"chmod 0600 {path}",
         )
+    return place
 
 
 def _no_password() -> str:

@@ -17,6 +17,7 @@ from typing import Final
 import httpx
 from pydantic import SecretStr
 
+from hub import credentials
 from hub.errors import EnginePermanentError, EngineTemporaryError
 
 MAX_ANSWER: Final = 64 * 1024
@@ -44,7 +45,8 @@ class Poster:
     """Keeps connections to one URL.
 
     Args:
-        url: http or https, with everything that is secret in it.
+        url: http or https, with everything that is secret in it; or `credential:NAME`, which
+            holds it.
         timeout: seconds for one whole exchange.
     """
 
@@ -59,7 +61,13 @@ class Poster:
         return f"{url.host}:{url.port}" if url.port else url.host
 
     async def open(self) -> None:
-        """Load the certificates that are trusted."""
+        """Load the certificates that are trusted, and the URL where it is a credential.
+
+        Raises:
+            EnginePermanentError: there is no such credential.
+        """
+        if credentials.is_credential(self._url.get_secret_value()):
+            self._url = await asyncio.to_thread(_handed_over, self._url)
         if self._client is None:
             context = await asyncio.to_thread(ssl.create_default_context)
             self._client = httpx.AsyncClient(
@@ -96,8 +104,8 @@ class Poster:
             EngineTemporaryError: no answer in time, or no connection.
             EnginePermanentError: the URL cannot be posted to.
         """
-        url = self._parsed()
         await self.open()
+        url = self._parsed()
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._exchange(url, body, headers, now)
@@ -139,6 +147,13 @@ class Poster:
         return EnginePermanentError(
             f"the URL cannot be used: {why}", todo="write it as https://host/path"
         )
+
+
+def _handed_over(url: SecretStr) -> SecretStr:
+    try:
+        return SecretStr(credentials.read(url.get_secret_value()))
+    except credentials.CredentialError as error:
+        raise EnginePermanentError(error.what, where=error.where, todo=error.todo) from None
 
 
 def _seconds(text: str, now: float) -> float | None:

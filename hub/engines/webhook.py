@@ -21,6 +21,7 @@ from tenacity.wait import wait_exponential, wait_random
 
 from hub import __version__, config
 from hub.clock import Clock
+from hub.credentials import CredentialError, forbidden_bits, located
 from hub.engines.http import Answer, Poster
 from hub.engines.message import State, encode, key
 from hub.errors import EngineError, EnginePermanentError, EngineTemporaryError
@@ -220,16 +221,19 @@ def _read_token(path: Path) -> str:
     """
     where = str(path)
     try:
+        place = located(path)
         # Without O_NONBLOCK a FIFO in its place would hold the thread for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             mode = os.fstat(descriptor).st_mode
             text = file.read(_MAX_TOKEN + 1) if stat.S_ISREG(mode) else b""
+    except CredentialError as error:
+        raise EnginePermanentError(error.what, where=where, todo=error.todo) from None
     except OSError as error:
         what = f"the token cannot be read: {error.strerror}"
         todo = f"make it readable for user id {os.geteuid()} alone"
         raise EnginePermanentError(what, where=where, todo=todo) from None
-    if stat.S_IMODE(mode) & (stat.S_IRWXG | stat.S_IRWXO):
+    if stat.S_IMODE(mode) & forbidden_bits(place, stat.S_IRWXG | stat.S_IRWXO):
         raise EnginePermanentError(
             f"a token with mode {stat.S_IMODE(mode):04o} is open to others",
             where=where,

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Final
 
+from hub.credentials import CredentialError, forbidden_bits, how_to_make, located
 from hub.errors import ConfigError, IntakeError, Problem
 
 KEY_HEADER: Final = "X-FNM-Key"
@@ -179,12 +180,17 @@ def load_key(path: Path) -> bytes:
         ConfigError: missing, unreadable, open to group or others, or not such a line.
     """
     try:
-        with path.open("rb") as file:
+        place = located(path)
+        with place.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read(_MAX_KEY_FILE)
+    except CredentialError as error:
+        raise _bad_key(path, error.what, error.todo) from error
     except OSError as error:
-        raise _bad_key(path, f"the key cannot be read: {error.strerror}", _make(path)) from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise _bad_key(
+            path, f"the key cannot be read: {error.strerror}", how_to_make(path)
+        ) from error
+    if mode & forbidden_bits(place, stat.S_IRWXG | stat.S_IRWXO):
         raise _bad_key(
             path,
             f"a key with mode {mode:04o} is open to others",
@@ -193,10 +199,10 @@ def load_key(path: Path) -> bytes:
     try:
         secret = bytes.fromhex(text.decode("ascii").strip())
     except ValueError:  # without `from`: its text would quote the key
-        raise _bad_key(path, "the key is not one line of hex digits", _make(path)) from None
+        raise _bad_key(path, "the key is not one line of hex digits", how_to_make(path)) from None
     if len(secret) < MIN_KEY_BYTES:
         what = f"the key has {len(secret)} bytes, at least {MIN_KEY_BYTES} are needed"
-        raise _bad_key(path, what, _make(path))
+        raise _bad_key(path, what, how_to_make(path))
     return secret
 
 
@@ -210,10 +216,6 @@ def _one(headers: Mapping[str, str], name: str) -> str:
 def _digest(text: str) -> bytes:
     # compare_digest takes only ASCII text, and what is shown may be anything of any length.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _make(path: Path) -> str:
-    return f"make one: (umask 077; openssl rand -hex 32 > {path})"
 
 
 def _bad_key(path: Path, what: str, todo: str) -> ConfigError:

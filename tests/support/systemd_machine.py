@@ -60,6 +60,8 @@ mount --bind "$PACKAGES" opt/packages
 : >etc/machine-id
 pivot_root . below
 umount -l /below
+# As on a machine of its own: what systemd mounts for a service, it mounts elsewhere and moves.
+mount --make-rshared /
 export container=other
 exec /lib/systemd/systemd --unit=basic.target --log-target=journal --show-status=0
 """
