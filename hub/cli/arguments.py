@@ -74,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("explain", "explain", "say why something was done, or nothing was").add_argument(
         "thing", metavar="THING", help="event number, attack, mitigation, address or prefix"
     )
+    _logs(add("logs", "logs", "show the log lines that belong together"))
     add("tail", "tail", "follow what happens")
     add("top", "top", "watch and act in a live view of the terminal")
     _agents(add)
@@ -135,6 +136,20 @@ def _events(add: Any) -> None:
     parse = add("parse", "events_parse", "parse one event from standard input", within)
     parse.usage = "fnm-hub events parse -- ARG... < stdin"
     parse.add_argument("arguments", nargs="*", metavar="ARG", help="as FastNetMon gave them")
+
+
+def _logs(parser: argparse.ArgumentParser) -> None:
+    about = parser.add_mutually_exclusive_group()
+    about.add_argument("--attack", metavar="ID", help="of an attack, from its first report on")
+    about.add_argument("--mitigation", metavar="ID", help="of one countermeasure")
+    about.add_argument("--event", metavar="N", type=_number, help="of an event, and what it began")
+    about.add_argument("--delivery", metavar="ID", help="of a call of fnm-notify")
+    parser.add_argument("--since", metavar="WHEN", help="2h, 30m, or 2026-11-26T15:00")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--file", metavar="FILE", action="append", help="in place of the journal; - is stdin"
+    )
+    source.add_argument("--follow", action="store_true", help="go on as lines are written")
 
 
 def _agents(add: Any) -> None:

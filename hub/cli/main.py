@@ -171,6 +171,15 @@ class _Commands:
         found = self._client().get(f"/v1/explain/{quote(self._args.thing, safe='')}")
         return self._show(found, show_explanation)
 
+    def _logs(self) -> int:
+        from hub.cli.logs import run  # noqa: PLC0415
+
+        try:
+            run(self._args, self._screen, as_json=self._json)
+        except KeyboardInterrupt:
+            return OK if self._args.follow else INTERRUPTED
+        return OK
+
     def _tail(self) -> int:
         from hub.cli.tail import follow, show_item  # noqa: PLC0415
 
