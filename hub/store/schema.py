@@ -118,7 +118,8 @@ def identify(connection: sqlite3.Connection, path: Path) -> str:
         raise StoreError(
             f"written by a newer fnm-hub: version {version}, this one knows {len(MIGRATIONS)}",
             where=str(path),
-            todo="run the newer fnm-hub, or set store.path to a new file; nothing was changed",
+            todo="run the newer fnm-hub, or put back the backup of before the upgrade; nothing was"
+            " changed",
         )
     wrong = sorted(name for name, text in _wanted(version).items() if found.get(name) != text)
     return f"{wrong[0]} is missing, or not what we made" if wrong else ""

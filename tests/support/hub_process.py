@@ -135,6 +135,8 @@ class HubProcess:
         }
         self._ttl = ttl
         self.config_text = CONFIG
+        self.prefix: tuple[str, ...] = ()
+        """Argument vector that the hub is run by."""
         self.environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -176,7 +178,7 @@ class HubProcess:
     def spawn(self) -> None:
         """Start the hub and wait for nothing."""
         log = (self.folder / "log").open("ab")
-        argv = ["ip", "netns", "exec", self.namespace, sys.executable, "-m", "hub"]
+        argv = ["ip", "netns", "exec", self.namespace, *self.prefix, sys.executable, "-m", "hub"]
         argv += ["--config", str(self.folder / "config.yaml"), "run"]
         with log:
             self._process = subprocess.Popen(
@@ -192,7 +194,7 @@ class HubProcess:
         """Start the hub and wait until it is ready."""
         self.spawn()
         try:
-            until("the hub is ready", self.ready)
+            until("the hub is ready", self.ready, seconds=60)
         except AssertionError as error:
             raise AssertionError(self.log()[-3000:]) from error
 
