@@ -21,7 +21,16 @@ from hub.attacks.tracker import Tracker
 from hub.clock import Anchor, SteadyClock, SystemClock
 from hub.config import Config
 from hub.daemon import HubDaemon
-from hub.documents import MEMORY_KEY, Memory, read_attack, read_memory, read_mitigation, readable
+from hub.documents import (
+    CLOCK_KEY,
+    MEMORY_KEY,
+    RESTORED_KEY,
+    Memory,
+    read_attack,
+    read_memory,
+    read_mitigation,
+    readable,
+)
 from hub.engine_watch import EngineWatch
 from hub.engines.build import build_engines
 from hub.engines.native.engine import NativeEngine
@@ -35,13 +44,16 @@ from hub.isn_sync.sync import IsnSync
 from hub.isn_watch import IsnWatch
 from hub.loading import read_all
 from hub.log import configure
+from hub.loop import Loop
 from hub.meter import Meter
 from hub.metrics import Metrics
 from hub.mitigations.engine import Capabilities, Engine
 from hub.mitigations.executor import Executor
 from hub.mitigations.ledger import Ledger
+from hub.needs import Needs
 from hub.pipeline.events import remember_unban, resume
 from hub.pipeline.operating import redecide
+from hub.pipeline.restored import take_up
 from hub.pipeline.state import State
 from hub.rules.able import NATIVE
 from hub.rules.ruleset import RuleSet
@@ -56,7 +68,6 @@ from hub.watchdog import feed
 
 log = structlog.get_logger(__name__)
 
-_CLOCK_KEY: Final = "clock"
 _PRUNE_INTERVAL: Final = 600.0
 _SPOOL_AT_ONCE: Final = 256
 _PAGE: Final = 500
@@ -78,8 +89,11 @@ def run(config_path: Path) -> int:
     manager = Manager.of(os.environ)
     wants_probe = _has_agents(config)
     try:
-        with probing(SystemClock()) if wants_probe else nullcontext() as prober:
-            asyncio.run(_main(config_path, config, rules, prober, manager))
+        with (
+            probing(SystemClock()) if wants_probe else nullcontext() as prober,
+            asyncio.Runner(loop_factory=Loop) as runner,
+        ):
+            runner.run(_main(config_path, config, rules, prober, manager))
     except HubError as error:
         log.error("hub.stopped", why=str(error))
         return 1
@@ -163,22 +177,21 @@ async def running(
         watch = EngineWatch(engines, runner)
         meter = Meter(engines, runner, watch.hurry)
         spool = Spool(config.intake.spool, clock)
-        daemon = HubDaemon(config_path, runner, watch, spool, clock, isn=isn)
+        needs = Needs(config.intake.spool, journal, settings, tasks=tasks, clock=clock)
+        daemon = HubDaemon(config_path, runner, watch, spool, clock, needs=needs, isn=isn)
         journal.on_recovery = lambda moved: _on_recovery(runner, tasks, moved)
         await watch.start_engines()
         if journal.recovered_from is not None:
             _say_recovered(journal.recovered_from)
-        begun = resume(state, clock.time(), complete=complete)
-        redecide(state, "hub", clock.time(), begun, unasked=True)
-        await runner.carry_out(begun)
+        await _go_on(runner, watch, complete=complete)
         if isn is not None:
             _start_isn(isn, engines.get(NATIVE), runner, tasks)
         tasks.run("take events", runner.take_events())
         tasks.run("tick", runner.tick_for_ever())
-        tasks.run("watch engines", watch.watch())
+        watch.run(tasks, config.reconcile_interval)
+        tasks.run("look at the machine", needs.watch())
         tasks.run("measure", meter.measure_for_ever())
         daemon.gauges.start(tasks)
-        tasks.run("reconcile", watch.reconcile_for_ever(config.reconcile_interval))
         tasks.run("spool", _drain_spool(daemon, spool, clock, config.intake.spool_interval))
         tasks.run("prune", _prune_for_ever(journal, config, clock))
         bound = await stack.enter_async_context(serve(config, daemon, clock))
@@ -205,6 +218,17 @@ def _start_isn(isn: IsnSync, native: Engine | None, runner: Runner, tasks: Tasks
         tasks.run("watch isn-sync", IsnWatch(isn, native, runner).watch())
 
 
+async def _go_on(runner: Runner, watch: EngineWatch, *, complete: bool) -> None:
+    """Go on from where the journal ends."""
+    state, now = runner.state, runner.clock.time
+    if RESTORED_KEY in runner.settings.known:
+        await runner.carry_out(take_up(state, await watch.standing(), now()))
+        await runner.settings.put(RESTORED_KEY, None)
+    begun = resume(state, now(), complete=complete)
+    redecide(state, "hub", now(), begun, unasked=True)
+    await runner.carry_out(begun)
+
+
 def _has_agents(config: Config) -> bool:
     return config.engines.native.enabled and bool(config.isn_sync.inventory().agents)
 
@@ -218,12 +242,12 @@ class _Left:
 
 
 async def _steady_clock(settings: Settings, left: _Left) -> SteadyClock:
-    kept = settings.known.get(_CLOCK_KEY)
+    kept = settings.known.get(CLOCK_KEY)
     clock = SteadyClock(Anchor(**json.loads(kept)) if kept else None)
     if not left.attacks and not left.mitigations:
         # Nothing hangs on the old time: follow the wall clock, which may have been wrong at boot.
         clock = SteadyClock()
-    await settings.put(_CLOCK_KEY, json.dumps(asdict(clock.anchor)))
+    await settings.put(CLOCK_KEY, json.dumps(asdict(clock.anchor)))
     return clock
 
 

@@ -31,6 +31,7 @@ from hub.intake.view import stored_report
 from hub.isn_sync.sync import IsnSync
 from hub.loading import difference, read_for_reload, warnings_of
 from hub.mitigations.model import Mitigation
+from hub.needs import Needs
 from hub.pipeline import operating
 from hub.runner import Runner
 from hub.views import View, attack_view, audit_view, event_view, mitigation_view, switch_view
@@ -51,9 +52,10 @@ class HubDaemon:
         spool: Spool,
         clock: SteadyClock,
         *,
+        needs: Needs,
         isn: IsnSync | None = None,
     ) -> None:
-        self._config_path, self._isn = config_path, isn
+        self._config_path, self._needs, self._isn = config_path, needs, isn
         self._runner, self._watch, self._spool, self._clock = runner, watch, spool, clock
         self._started_at = clock.time()
         self._state = runner.state
@@ -261,7 +263,7 @@ class HubDaemon:
             reasons.append("still starting")
         if self._runner.keeper.trouble:
             reasons.append(f"journal: {self._runner.keeper.trouble}")
-        return reasons
+        return reasons + self._needs.unready()
 
     async def metrics(self) -> bytes:
         """Return the hub's metrics."""
@@ -364,6 +366,7 @@ class HubDaemon:
             warnings.append("the journal was deleted while in use; a new one was begun")
         if self._runner.keeper.trouble:
             warnings.append(f"the journal takes no writes: {self._runner.keeper.trouble}")
+        warnings += self._needs.warnings()
         if abs(self._clock.skew()) > _CLOCK_STEP:
             skew = self._clock.skew()
             warnings.append(

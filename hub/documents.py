@@ -51,6 +51,11 @@ class Memory:
 
 
 MEMORY_KEY = "memory"
+CLOCK_KEY = "clock"
+ADOPTED = "adopted:"
+"""Settings `adopted:ENGINE`: this journal knows what was in force by that engine before it."""
+RESTORED_KEY = "restored"
+"""Is set while a journal that was put back from a backup has not been compared with engines."""
 _MEMORY: TypeAdapter[Memory] = TypeAdapter(Memory)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import structlog
 
 from hub.clock import SystemClock
+from hub.documents import ADOPTED
 from hub.effects import Effects
 from hub.engine_metrics import show_telemetry
 from hub.engines.verdicts import verdict_of
@@ -22,6 +23,7 @@ from hub.pipeline.operating import keep_orphans, redecide
 from hub.pipeline.renewing import renew_if_attacked
 from hub.rates import total
 from hub.runner import Runner
+from hub.tasks import Tasks
 from hub.views import rates_view
 
 log = structlog.get_logger(__name__)
@@ -48,35 +50,53 @@ class EngineWatch:
         self.foreign: dict[str, tuple[str, ...]] = {}
         self._seen: dict[str, dict[str, tuple[int, float]]] = {}
         self._places: dict[str, set[Interface]] = {}
-        self._due = asyncio.Event()
+        self._due = {name: asyncio.Event() for name in engines}
 
     async def start_engines(self) -> None:
         """Make every engine ready; one that cannot work now is tried again by `watch`."""
-        for name in self._engines:
-            await self._start(name)
+        await asyncio.gather(*(self._start(name) for name in self._engines))
 
-    async def watch(self) -> None:
-        """Ask for health and counters every few seconds, for ever."""
+    def run(self, tasks: Tasks, interval: float) -> None:
+        """Watch from now on, each engine by itself: one that hangs keeps no other waiting.
+
+        Args:
+            tasks: owner of the work.
+            interval: seconds between comparisons of ledger and reality.
+        """
+        for name in self._engines:
+            tasks.run(f"watch engine {name}", self._watch(name))
+            tasks.run(f"reconcile engine {name}", self._reconcile_for_ever(name, interval))
+
+    async def _watch(self, name: str) -> None:
         while True:
-            for name in self._engines:
-                await self._look(name)
+            await self._look(name)
             await self._runner.clock.sleep(_HEALTH_INTERVAL)
 
-    async def reconcile_for_ever(self, interval: float) -> None:
-        """Compare ledger and reality now, then every `interval` seconds and when asked."""
+    async def _reconcile_for_ever(self, name: str, interval: float) -> None:
+        due = self._due[name]
         while True:
-            self._due.clear()
-            for name in self._engines:
-                await self.reconcile(name)
+            due.clear()
+            await self.reconcile(name)
             try:
                 async with asyncio.timeout(interval):
-                    await self._due.wait()
+                    await due.wait()
             except TimeoutError:
                 continue
 
-    def hurry(self) -> None:
-        """Let the next comparison of ledger and reality be now."""
-        self._due.set()
+    def hurry(self, name: str) -> None:
+        """Let the next comparison of ledger and reality of one engine be now."""
+        self._due[name].set()
+
+    async def standing(self) -> dict[str, dict[str, float | None]]:
+        """Return the seconds that each mitigation has left in each engine that can be asked."""
+        found: dict[str, dict[str, float | None]] = {}
+        for name, engine in self._engines.items():
+            if not engine.capabilities().readable or not self._health(name).ok:
+                continue
+            there = await self._inventory(name)
+            if there is not None:
+                found[name] = {one.mitigation_id: one.expires_in for one in there}
+        return found
 
     async def reconcile(self, name: str) -> Findings | None:
         """Compare ledger and reality of one engine, and mend the difference."""
@@ -186,7 +206,7 @@ class EngineWatch:
             await self._start(name)
             if self._health(name).ok:
                 await self._decide_again()
-                self._due.set()
+                self.hurry(name)
             return
         engine = self._engines[name]
         try:
@@ -255,7 +275,7 @@ class EngineWatch:
         Whatever made the journal a new one, withdrawing would end protection in the middle of an
         attack; what is there ends at its own deadline.
         """
-        mark = f"adopted:{name}"
+        mark = f"{ADOPTED}{name}"
         settings = self._runner.settings
         if mark in settings.known:
             return

@@ -25,11 +25,12 @@ class Meter:
     Args:
         engines: by name; those that hide no traffic are left alone.
         runner: carries out what follows.
-        mismatch: is called when an engine has come back, or lacks what should be in force.
+        mismatch: is called with the name of an engine that has come back, or lacks what should be
+            in force.
     """
 
     def __init__(
-        self, engines: Mapping[str, Engine], runner: Runner, mismatch: Callable[[], None]
+        self, engines: Mapping[str, Engine], runner: Runner, mismatch: Callable[[str], None]
     ) -> None:
         self._engines = {
             name: engine for name, engine in engines.items() if engine.capabilities().hides_traffic
@@ -52,7 +53,7 @@ class Meter:
         state, now = self._runner.state, self._runner.clock.time()
         await self._runner.carry_out(measure(state, name, rates, now))
         if rates is not None and self._lacks(name, rates):
-            self._mismatch()
+            self._mismatch(name)
         self._show(name, rates or {})
 
     async def _rates(self, name: str) -> Mapping[str, Rates] | None:
@@ -70,7 +71,7 @@ class Meter:
             self._silent.discard(name)
             log.info("engine.measured_again", engine=name)
             self._runner.wake()
-            self._mismatch()
+            self._mismatch(name)
         return rates
 
     def _note_silence(self, name: str, why: str) -> None:

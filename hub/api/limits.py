@@ -38,6 +38,7 @@ class Limits:
         body: seconds for a whole request body.
         handshake: seconds for a TLS handshake.
         connections: connections of the TCP listener at a time.
+        local: connections of the local detector's socket at a time; those beyond wait.
         per_source: of these, how many one source address may hold.
         backlog: connections that the kernel keeps waiting while we are busy: a detector
             that reports a burst opens one for each call.
@@ -47,6 +48,7 @@ class Limits:
     body: float = 15.0
     handshake: float = 5.0
     connections: int = 512
+    local: int = 8192
     per_source: int = 256
     backlog: int = 4096
 

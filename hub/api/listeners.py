@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 _SHUTDOWN_SECONDS: Final = 5.0
 _LINGER_SECONDS: Final = 1.0
 _NO_RESOURCES_SECONDS: Final = 0.2
+_NO_ROOM_SECONDS: Final = 0.02
 
 
 def _silent() -> logging.Logger:
@@ -126,6 +127,32 @@ async def serve_unix(
 
 
 @asynccontextmanager
+async def serve_intake(
+    app: web.Application,
+    sock: socket.socket,
+    path: Path,
+    limits: Limits,
+    *,
+    clock: Clock,
+    counters: Counters,
+) -> AsyncIterator[None]:
+    """Serve `app` on the local detector's socket, with at most `limits.local` connections.
+
+    Those beyond wait in the kernel: a burst of detector calls is one of connections, and each of
+    them spools its event when its own time is up. At the end the socket's file goes too.
+    """
+    ours = await asyncio.to_thread(inode, path)
+    async with running(app, limits) as server, Tasks() as tasks:
+        accepting = _Waiting(server, sock, limits, tasks, name="unix", counters=counters)
+        tasks.run("api.accept.unix", accepting.run(clock, None))
+        try:
+            yield
+        finally:
+            # The file first: whoever comes now sees at once that nobody is there.
+            await asyncio.to_thread(remove_own, path, ours)
+
+
+@asynccontextmanager
 async def serve_tcp(
     app: web.Application,
     sock: socket.socket,
@@ -179,6 +206,7 @@ class _Accepting:
         """Accept until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
+            await self._until_room(clock)
             try:
                 connection, address = await loop.sock_accept(self._sock)
             except ConnectionAbortedError:
@@ -188,7 +216,7 @@ class _Accepting:
                 log_refusal(source="-", reason="accept", via=self._name, detail=str(error))
                 await clock.sleep(_NO_RESOURCES_SECONDS)
                 continue
-            source = address[0]
+            source = str(address[0]) if address else ""
             if (reason := self._full(source)) is not None:
                 connection.close()
                 self._counters.refused(self._name, reason)
@@ -196,6 +224,9 @@ class _Accepting:
                 continue
             self._opening[source] += 1
             self._tasks.run(f"api.open.{self._name}", self._open(connection, source, context))
+
+    async def _until_room(self, clock: Clock) -> None:
+        """Return at once: who comes in vain is turned away."""
 
     def _full(self, source: str) -> str | None:
         connections = self._server.connections
@@ -228,6 +259,29 @@ class _Accepting:
             self._opening[source] -= 1
             if not self._opening[source]:
                 del self._opening[source]
+
+
+class _Waiting(_Accepting):
+    """The same for a socket whose clients are known: they wait."""
+
+    async def _until_room(self, clock: Clock) -> None:
+        if self._has_room():
+            return
+        log_refusal(
+            source="-",
+            reason="connections",
+            via=self._name,
+            detail=f"{self._limits.local} are open; more wait, or go to the spool",
+        )
+        while not self._has_room():
+            await clock.sleep(_NO_ROOM_SECONDS)
+
+    def _has_room(self) -> bool:
+        return len(self._server.connections) + self._opening.total() < self._limits.local
+
+    def _full(self, source: str) -> str | None:
+        del source
+        return None
 
 
 def _address(peername: object) -> object:

@@ -6,7 +6,7 @@ import resource
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ from hub.api.gates import (
 from hub.api.health import build_metrics_app
 from hub.api.intake import IntakeOptions, build_intake_app
 from hub.api.limits import Limits
-from hub.api.listeners import serve_tcp, serve_unix
+from hub.api.listeners import serve_intake, serve_tcp, serve_unix
 from hub.api.operator import build_operator_app
 from hub.api.page.browsers import Visitors
 from hub.api.page.serve import build_page_app
@@ -87,8 +87,9 @@ async def serve(
         ConfigError: a listener is open to strangers, or a secret cannot be read.
         ListenError: an address or path cannot be used.
     """
-    await asyncio.to_thread(_raise_descriptor_limit)
-    opening = _Opening(config, daemon, clock, wall or SystemClock(), limits or Limits())
+    descriptors = await asyncio.to_thread(_raise_descriptor_limit)
+    granted = _within(limits or Limits(), descriptors)
+    opening = _Opening(config, daemon, clock, wall or SystemClock(), granted)
     async with AsyncExitStack() as stack:
         api = await opening.operator(stack)
         metrics = await opening.metrics(stack)
@@ -212,7 +213,16 @@ class _Opening:
             clock=self._wall,
             counters=self._counters,
         )
-        await stack.enter_async_context(serve_unix(app, sock, unix.path, self._limits))
+        await stack.enter_async_context(
+            serve_intake(
+                app,
+                sock,
+                unix.path,
+                self._limits,
+                clock=self._clock,
+                counters=self._counters,
+            )
+        )
         return unix.path
 
     async def tcp(self, stack: AsyncExitStack) -> tuple[str, int] | None:
@@ -271,9 +281,21 @@ def _page_gates(page: Page) -> tuple[Gate, ...]:
     return tuple(gates)
 
 
-def _raise_descriptor_limit() -> None:
+def _raise_descriptor_limit() -> int:
+    """Return how many descriptors we may have, after raising that as far as we can."""
     # A burst of detector calls is a burst of connections; the usual soft limit is 1024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return _DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+def _within(limits: Limits, descriptors: int) -> Limits:
+    """Return `limits`, cut so that connections leave descriptors to journal, engines, operators."""
+    return replace(
+        limits,
+        connections=min(limits.connections, max(1, descriptors // 8)),
+        local=min(limits.local, max(1, descriptors // 4)),
+    )

@@ -52,7 +52,7 @@ class Attack:
         holders: who says that it goes on; empty from `ending` on.
         episodes: how often it began within the flap window, 1 at first.
         events: journal numbers of the newest events, newest last, at most 32.
-        end_reason: why it ended: `unban`, `lifetime` or `operator`.
+        end_reason: why it ended: `unban`, `lifetime`, `operator` or `restored`.
         held: why it does not end although no detector reports it any more; empty when it does.
         delivery: of the event that began it; empty where a release did not keep it.
     """

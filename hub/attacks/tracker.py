@@ -118,6 +118,13 @@ class Tracker:
             return None
         return self._put(replace(attack, updated_at=now, ends_at=now + self.limits.lifetime))
 
+    def forget(self, attack_id: str, now: float, reason: str) -> Change | None:
+        """End an attack at once, whoever reports it: what is known of it is of another time."""
+        attack = self._attacks.get(attack_id)
+        if attack is None:
+            return None
+        return self._end(replace(attack, holders=(), held="", end_reason=reason), now)
+
     def advance(self, now: float) -> list[Change]:
         """Let time pass: lifetimes and lingers that are over by `now`."""
         self._forget(now)

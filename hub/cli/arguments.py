@@ -88,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     _reason(drain)
     add("reload", "change", "read the rules again; a mistake changes nothing")
     _checks(add)
+    _backups(add)
     add("version", "version", "show the version")
     return parser
 
@@ -184,6 +185,22 @@ def _checks(add: Any) -> None:
         check = add("check", verb, text, within)
         nargs = "?" if noun == "config" else "*"
         check.add_argument("files", nargs=nargs, metavar=metavar, type=Path)
+
+
+def _backups(add: Any) -> None:
+    backup = add("backup", "backup", "write journal, configuration and rules to one file")
+    backup.add_argument("file", metavar="FILE", type=Path, help="a new file, as NAME.tar.gz")
+    backup.add_argument(
+        "--with-secrets", action="store_true", help="keys, tokens and webhook URLs as well"
+    )
+    restore = add("restore", "restore", "put the journal of a backup back; the daemon is stopped")
+    restore.add_argument("file", metavar="FILE", type=Path)
+    restore.add_argument(
+        "--files",
+        metavar="DIR",
+        type=Path,
+        help="leave the journal alone; unpack configuration and rules into this folder",
+    )
 
 
 def _count(text: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from hub.errors import HubError
 
-_TIMEOUT: Final = 30.0
+PATIENCE: Final = 30.0
 _MAX_HEAD: Final = 64 * 2**10
 
 
@@ -48,7 +48,7 @@ class Client:
         timeout: seconds without a byte after which the daemon counts as gone.
     """
 
-    def __init__(self, path: Path, *, start: str, timeout: float = _TIMEOUT) -> None:
+    def __init__(self, path: Path, *, start: str, timeout: float = PATIENCE) -> None:
         self.path, self._start, self._timeout = path, start, timeout
 
     def get(self, path: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from hub import __version__
 from hub.cli.arguments import DEFAULT_CONFIG, build_parser
-from hub.cli.client import ApiError, Client, UnreachableError
+from hub.cli.client import PATIENCE, ApiError, Client, UnreachableError
 from hub.cli.streams import (
     OutputError,
     accept_any_text,
@@ -32,6 +32,7 @@ PROBLEM: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 4
 INTERRUPTED: Final = 130
+_STATUS_SECONDS: Final = 5.0
 DEFAULT_SOCKET: Final = Path("/run/fnm-hub/api.sock")
 
 
@@ -128,7 +129,8 @@ class _Commands:
     def _status(self) -> int:
         from hub.cli.overview import show_status  # noqa: PLC0415 - each command loads its own
 
-        return self._show(self._client().get("/v1/status"), show_status)
+        # Whoever asks for it wants to know whether the daemon hangs.
+        return self._show(self._client(_STATUS_SECONDS).get("/v1/status"), show_status)
 
     def _attacks(self) -> int:
         from hub.cli.lists import show_attacks  # noqa: PLC0415
@@ -292,6 +294,19 @@ class _Commands:
 
         return rules_check(self._args.files, self._config, CoreSimulator, as_json=self._json)
 
+    def _backup(self) -> int:
+        from hub.cli.backup import make_backup, show_backup  # noqa: PLC0415
+
+        args = self._args
+        done = make_backup(self._config, args.file, with_secrets=args.with_secrets)
+        return self._show(done, show_backup)
+
+    def _restore(self) -> int:
+        from hub.cli.backup import put_back, show_restored  # noqa: PLC0415
+
+        done = put_back(self._config, self._args.file, self._args.files)
+        return self._show(done, show_restored)
+
     def _list(self, what: str) -> dict[str, Any]:
         ended = "1" if self._args.all else "0"
         return self._client().get(f"/v1/{what}?all={ended}&limit={self._args.limit}")
@@ -310,9 +325,10 @@ class _Commands:
                 ) from error
         return OK
 
-    def _client(self) -> Client:
+    def _client(self, timeout: float = PATIENCE) -> Client:
         path = getattr(self._args, "socket", None) or self._socket_of_config()
-        return Client(Path(path), start=f"fnm-hub run --config {self._config}")
+        start = f"fnm-hub run --config {self._config}"
+        return Client(Path(path), start=start, timeout=timeout)
 
     def _socket_of_config(self) -> Path:
         import yaml  # noqa: PLC0415 - only where no --socket was given

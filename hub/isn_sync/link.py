@@ -8,6 +8,7 @@ read from anybody's ~/.ssh. What comes back is bounded in bytes and time.
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,8 +28,11 @@ log = structlog.get_logger(__name__)
 # At the level below it writes three lines for each command, with the command.
 logging.getLogger("asyncssh").setLevel(logging.WARNING)
 
-KEEPALIVE_S: Final = 10
-KEEPALIVES: Final = 3
+Work = Callable[[], None]
+
+KEEPALIVE_S: Final = 4
+KEEPALIVES: Final = 1
+"""An agent that hangs is known within 8 s, and one connection's time limit."""
 _TRY_CURRENT_S: Final = 60.0
 """How often an agent that knows only the previous key is offered the current one."""
 _CIPHERS: Final = (
@@ -41,6 +45,8 @@ _CIPHERS: Final = (
 )
 _WINDOW: Final = 2 * 2**20
 _CLOSE_S: Final = 1.0
+_STABLE_S: Final = 2.0
+"""What is lost sooner is no sign of anything new: asking again at once would not end."""
 _ERROR: Final = "Error:"
 _SHOW_KEY: Final = "give the agent the line that this shows: fnm-hub key show"
 
@@ -114,6 +120,8 @@ class Link:
         self._wires: set[Wire] = set()
         self._connecting = asyncio.Lock()
         self._seen: asyncssh.SSHKey | None = None
+        self.on_loss: Work = _nothing
+        """Is called when a connection that stood for a while was lost, by whatever cause."""
         self.offered_key: asyncssh.SSHKey | None = None
         """The host key that was shown last and is not trusted; None once one was."""
 
@@ -226,7 +234,7 @@ class Link:
 
     async def _connect(self) -> Wire:
         ours = self._identity.keys()
-        client = Client(list(ours))
+        client = Client(list(ours), self._note_loss)
         trusted, revoked = self._pins.pinned(self._agent), self._pins.revoked(self._agent)
         try:
             ssh = await asyncssh.connect(
@@ -269,7 +277,8 @@ class Link:
             raise
         except (OSError, asyncssh.Error, ValueError, EOFError) as error:
             raise self._unreachable(_reason(error)) from None
-        wire = Wire(ssh, client.used, ours[0], self._clock.monotonic())
+        now = self._clock.monotonic()
+        wire = Wire(ssh, client, client.used, current=ours[0], since=now)
         self._wires.add(wire)
         self._seen, self.offered_key = wire.host_key, None
         log.debug(
@@ -279,6 +288,13 @@ class Link:
             key="current" if wire.used == self._identity.current else "previous",
         )
         return wire
+
+    def _note_loss(self, client: Client) -> None:
+        wire = self._wire
+        if wire is None or wire.client is not client:
+            return  # given up by ourselves, or never used
+        if self._clock.monotonic() - wire.since >= _STABLE_S:
+            self.on_loss()
 
     async def _try(self, wire: Wire, command: str) -> Reply | None:
         """Run `command` on `wire`; None when the connection is lost."""
@@ -346,6 +362,10 @@ class Link:
 
     def _unreachable(self, what: str, todo: str = "") -> UnreachableError:
         return UnreachableError(what, where=self._agent.name, todo=todo)
+
+
+def _nothing() -> None:
+    return
 
 
 def _reason(error: Exception) -> str:

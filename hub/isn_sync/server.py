@@ -101,6 +101,7 @@ class Server:
         )
         self._polling = asyncio.Lock()
         self._poll_now, self._probe_now = asyncio.Event(), asyncio.Event()
+        link.on_loss = self._poll_now.set
 
     # ---- life ---------------------------------------------------------------------------
 

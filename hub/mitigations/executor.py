@@ -3,6 +3,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -88,7 +89,8 @@ class Executor:
         self._next: dict[str, tuple[Order, float]] = {}
         self._busy: set[str] = set()
         self._fresh: dict[str, asyncio.Event] = {}
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        # One for each engine: what hangs in one of them keeps no order for another waiting.
+        self._rooms = {name: asyncio.Semaphore(_AT_ONCE) for name in engines}
 
     def submit(self, order: Order) -> None:
         """Take an order; a newer one for the same mitigation replaces one that waits."""
@@ -128,7 +130,7 @@ class Executor:
         fresh = self._fresh[order.mitigation.id]
         while True:
             fresh.clear()
-            async with self._room:
+            async with self._rooms.get(order.mitigation.engine) or nullcontext():
                 # Asked last: what waits for room may be forbidden or outdated by then.
                 if not self._current(order) or not await self._allowed(order):
                     return

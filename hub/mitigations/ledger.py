@@ -15,6 +15,9 @@ from hub.rules.actions import Action
 RENEW_SHARE = 0.02
 """A repeated report renews a lease only when it adds at least this share of its length."""
 
+OUTDOING = 1_000_000
+"""What a revision grows by to be above every one that an engine may have seen meanwhile."""
+
 LIVE = frozenset(
     {
         MitigationState.APPLYING,
@@ -235,6 +238,18 @@ class Ledger:
             else:
                 free.append(row)
         return free, held
+
+    def outdo(self, mitigation_id: str, state: MitigationState, deadline: float) -> Mitigation:
+        """Go on with a row of an older ledger, ahead of all that engines have seen since.
+
+        Raises:
+            KeyError: it is over.
+        """
+        row = self._rows[mitigation_id]
+        revision, lease = row.revision + OUTDOING, max(row.lease_until, deadline)
+        return self._put(
+            replace(row, state=state, deadline=deadline, revision=revision, lease_until=lease)
+        )
 
     def overdue(self, now: float) -> list[Mitigation]:
         """Return what is past its deadline and not yet being released."""

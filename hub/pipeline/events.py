@@ -54,7 +54,7 @@ def take_sighting(state: State, sighting: Sighting, now: float) -> Effects:
     change = state.tracker.fold(sighting, now)
     _note_event(sighting, change, effects)
     for one in (change, *change.also):
-        _note_change(state, one, sighting, now, effects)
+        note_change(state, one, sighting, now, effects)
     if change.attack is not None and change.outcome in _DECIDING:
         occasion = Occasion(
             change.attack, sighting.number, sighting.detector, origin=sighting.origin
@@ -78,7 +78,7 @@ def tick(state: State, now: float) -> Effects:
     effects = Effects()
     hold_step(state, now, effects)
     for change in state.tracker.advance(now):
-        _note_change(state, change, None, now, effects)
+        note_change(state, change, None, now, effects)
     release_overdue(state, now, effects)
     forget_hold_offs(state, now, effects)
     decide_waiting(state, now, effects)
@@ -130,9 +130,10 @@ def _note_event(sighting: Sighting, change: Change, effects: Effects) -> None:
     )
 
 
-def _note_change(
+def note_change(
     state: State, change: Change, sighting: Sighting | None, now: float, effects: Effects
 ) -> None:
+    """Say what has become of an attack; what it held is released where it has ended."""
     attack = change.attack
     event = sighting.number if sighting else None
     if change.outcome is Outcome.REFUSED:

@@ -168,7 +168,7 @@ class Database:
         Raises:
             sqlite3.Error: cannot be opened.
         """
-        connection = _connect(self.path, "rw")
+        connection = connect(self.path, "rw")
         connection.execute("PRAGMA query_only = ON")
         return connection
 
@@ -178,7 +178,7 @@ class Database:
         Raises:
             sqlite3.Error: cannot be opened.
         """
-        connection = _connect(self.path, "rw")
+        connection = connect(self.path, "rw")
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
@@ -208,7 +208,7 @@ class Database:
         files.discard(new)
         try:
             files.make_private(new)
-            connection = _connect(new, "rw")
+            connection = connect(new, "rw")
             try:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID:d}")
@@ -226,7 +226,7 @@ class Database:
             raise
 
     def _connect_writer(self) -> sqlite3.Connection:
-        connection = _connect(self.path, "rw")
+        connection = connect(self.path, "rw")
         try:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
@@ -259,7 +259,7 @@ def inspect(path: Path) -> str:
         return "empty, or hardly more"
     if set(formats) - {1, 2}:
         return f"of no known file format {formats.hex()}"
-    connection = _connect(path, "ro")
+    connection = connect(path, "ro")
     try:
         fault = schema.identify(connection, path)
         if not fault:
@@ -292,7 +292,12 @@ def _text(found: bytes) -> str:
     return found.decode("utf-8", "replace")
 
 
-def _connect(path: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
+def connect(path: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
+    """Return a connection to the file at `path`, which must be there.
+
+    Raises:
+        sqlite3.Error: cannot be opened.
+    """
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode={mode}",
         uri=True,

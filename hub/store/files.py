@@ -182,18 +182,21 @@ def _take(descriptor: int, path: Path) -> None:
         raise StoreError("is no lock of fnm-hub's", where=str(place), todo=_FOREIGN)
 
 
-def move_aside(path: Path, now: float, ends: Sequence[str] = ("", *SIDE_FILES)) -> Path:
-    """Rename the journal and its side files to `<name>.corrupt-<UTC time>`; return that path.
+def move_aside(
+    path: Path, now: float, ends: Sequence[str] = ("", *SIDE_FILES), *, why: str = "corrupt"
+) -> Path:
+    """Rename the journal and its side files to `<name>.<why>-<UTC time>`; return that path.
 
     Args:
         path: the journal, which need not be there.
         now: Unix seconds.
         ends: which of the files, by what follows the journal's name.
+        why: one word, for the new name.
 
     Raises:
         OSError: the directory cannot be written.
     """
-    name = f".corrupt-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
+    name = f".{why}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
     target, turn = beside(path, name), 1
     while any(beside(target, end).exists() for end in ("", *SIDE_FILES)):
         turn += 1
