@@ -32,7 +32,8 @@ async def read_body(request: web.Request, limit: int, seconds: float) -> bytes:
         seconds: for the whole of it.
 
     Raises:
-        BodyError: too long (by its Content-Length or by what came), too slow, compressed.
+        BodyError: too long (by its Content-Length or by what came), too slow, compressed, or its
+            sender has gone.
     """
     if request.headers.get("Content-Encoding", "").lower() not in _PLAIN:
         raise BodyError(415, "encoding", "a compressed body is not taken")
@@ -49,7 +50,7 @@ async def read_body(request: web.Request, limit: int, seconds: float) -> bytes:
                 chunks.append(chunk)
     except TimeoutError:
         raise BodyError(408, "slow", f"the body took longer than {seconds:g} s") from None
-    except web.RequestPayloadError:
+    except (web.RequestPayloadError, ConnectionError):
         raise BodyError(400, "broken", "the body ended early") from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
