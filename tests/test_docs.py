@@ -128,6 +128,38 @@ def test_notify_key_when_it_exists_then_operations_explains_it() -> None:
         assert not value or key == "config" or listed[key] == value, key
 
 
+def doctor_checks() -> dict[str, set[str]]:
+    """Return the names that each module of the doctor gives to what it reports."""
+    found: dict[str, set[str]] = {}
+    for path in (REPOSITORY / "hub/cli/doctor").glob("*.py"):
+        calls = (
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        )
+        found[path.stem] = {
+            call.args[0].value
+            for call in calls
+            if isinstance(call.func, ast.Attribute | ast.Name)
+            and (call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id)
+            in {"ok", "warn", "fail", "skip", "judge"}
+            and len(call.args) > 1
+            and isinstance(call.args[0], ast.Constant)
+            and isinstance(call.args[0].value, str)
+        }
+    return found
+
+
+def test_doctor_check_when_it_exists_then_a_page_explains_it() -> None:
+    """The tables of checks hold each name that the doctor uses, and no other."""
+    page = (REPOSITORY / "docs/fastnetmon.md").read_text()
+    theirs = section(page, "What the doctor looks at")
+    ours = section(OPERATIONS, "Doctor: is all of it well?")
+    rows = [line.split("|")[2] for line in ours.splitlines() if line.startswith("| ")]
+    named = {name for cell in [*rows, *first_cells(theirs)] for name in SPAN.findall(cell)}
+    used = set().union(*doctor_checks().values())
+    used |= {"networks", "whitelist", "time_limit"}  # given by a variable
+    assert used == named
+
+
 def test_report_field_when_printed_then_protocols_explains_it() -> None:
     """The section on `events parse` names every field of the object, and every dialect."""
     text = section(PROTOCOLS, "`events parse`: one call as the hub understands it")

@@ -10,6 +10,7 @@ from hub import __version__
 from hub.cli.text import clean
 
 DEFAULT_CONFIG: Final = Path("/etc/fnm-hub/config.yaml")
+DEFAULT_FASTNETMON: Final = Path("/etc/fastnetmon.conf")
 # As the daemon has them: it would cut a longer list without a word and refuse a longer reason.
 _MOST_ITEMS: Final = 10_000
 _MOST_LETTERS: Final = 500
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("reload", "change", "read the rules again; a mistake changes nothing")
     _checks(add)
     _backups(add)
+    _doctor(add)
     add("version", "version", "show the version")
     return parser
 
@@ -201,6 +203,18 @@ def _backups(add: Any) -> None:
         type=Path,
         help="leave the journal alone; unpack configuration and rules into this folder",
     )
+
+
+def _doctor(add: Any) -> None:
+    doctor = add("doctor", "doctor", "look at all that a working hub rests on; change nothing")
+    doctor.add_argument(
+        "--fastnetmon-conf",
+        metavar="FILE",
+        type=Path,
+        default=DEFAULT_FASTNETMON,
+        help=f"FastNetMon's configuration (default {DEFAULT_FASTNETMON})",
+    )
+    doctor.add_argument("--strict", action="store_true", help="end with 1 for a warning too")
 
 
 def _count(text: str) -> int:

@@ -22,7 +22,7 @@ from hub.yamlfile import scan
 
 
 @dataclass(slots=True)
-class _Findings:
+class Findings:
     """What a check has found.
 
     Attributes:
@@ -42,14 +42,28 @@ def config_check(path: Path, *, as_json: bool = False, out: TextIO | None = None
     Returns:
         0 when both would be loaded, warnings or not; 1 when not.
     """
-    found = _Findings()
-    config = _load_config(path, found)
-    if config is not None:
-        found.warnings += _config_warnings(path, config)
-        found.facts["dry_run"] = config.dry_run
-        found.facts["services"] = [each.name for each in config.services]
-        _load_rules(config.rules, config, found)
+    found, _, _ = _look(path)
     return _report(str(path), found, out or sys.stdout, as_json=as_json)
+
+
+def examine(path: Path, simulator: SimulatorFactory) -> Findings:
+    """Return all that `config check` and `rules check` find of the configuration at `path`."""
+    found, config, rules = _look(path)
+    if config is not None and rules is not None:
+        found.facts["tests"], problems = run_tests(config.rules, rules, config, simulator)
+        found.problems += problems
+    return found
+
+
+def _look(path: Path) -> tuple[Findings, Config | None, RuleSet | None]:
+    found = Findings()
+    config = _load_config(path, found)
+    if config is None:
+        return found, None, None
+    found.warnings += _config_warnings(path, config)
+    found.facts["dry_run"] = config.dry_run
+    found.facts["services"] = [each.name for each in config.services]
+    return found, config, _load_rules(config.rules, config, found)
 
 
 def rules_check(
@@ -72,7 +86,7 @@ def rules_check(
     Returns:
         0 when the rules would be loaded and every test holds, warnings or not; 1 when not.
     """
-    found = _Findings()
+    found = Findings()
     config = _load_config(config_path, found)
     if config is None:
         found.problems = [_with_need(problem) for problem in found.problems]
@@ -86,7 +100,7 @@ def rules_check(
     return _report(title, found, out or sys.stdout, as_json=as_json)
 
 
-def _load_config(path: Path, found: _Findings) -> Config | None:
+def _load_config(path: Path, found: Findings) -> Config | None:
     try:
         config = load_config(path)
     except ConfigError as error:
@@ -104,7 +118,7 @@ def _with_need(problem: Problem) -> Problem:
     return replace(problem, todo=f"{problem.todo}; {need}" if problem.todo else need)
 
 
-def _load_rules(paths: Sequence[Path], config: Config, found: _Findings) -> RuleSet | None:
+def _load_rules(paths: Sequence[Path], config: Config, found: Findings) -> RuleSet | None:
     try:
         loaded = read_rules(paths, known_of(config))
     except ConfigError as error:
@@ -161,7 +175,7 @@ def _config_warnings(path: Path, config: Config) -> Iterable[Problem]:
                 yield document.problem(loc, what, "add it there if it is yours")
 
 
-def _report(title: str, found: _Findings, out: TextIO, *, as_json: bool) -> int:
+def _report(title: str, found: Findings, out: TextIO, *, as_json: bool) -> int:
     code = 1 if found.problems else 0
     if as_json:
         answer = {

@@ -307,6 +307,17 @@ class _Commands:
         done = put_back(self._config, self._args.file, self._args.files)
         return self._show(done, show_restored)
 
+    def _doctor(self) -> int:
+        from hub.cli.doctor import run  # noqa: PLC0415
+
+        args = self._args
+        found = run.doctor(self._config, self._socket_or_default, args.fastnetmon_conf.absolute())
+        if self._json:
+            run.print_json(found, sys.stdout)
+        else:
+            run.show(self._screen, found)
+        return run.exit_code(found, strict=args.strict)
+
     def _list(self, what: str) -> dict[str, Any]:
         ended = "1" if self._args.all else "0"
         return self._client().get(f"/v1/{what}?all={ended}&limit={self._args.limit}")
@@ -329,6 +340,12 @@ class _Commands:
         path = getattr(self._args, "socket", None) or self._socket_of_config()
         start = f"fnm-hub run --config {self._config}"
         return Client(Path(path), start=start, timeout=timeout)
+
+    def _socket_or_default(self) -> Path:
+        try:
+            return Path(getattr(self._args, "socket", None) or self._socket_of_config())
+        except HubError:
+            return DEFAULT_SOCKET
 
     def _socket_of_config(self) -> Path:
         import yaml  # noqa: PLC0415 - only where no --socket was given
