@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each program as its unit runs it, by a systemd of its own: what it may do, how it is watched."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -203,6 +204,34 @@ def test_hub_when_it_has_the_drop_ins_then_its_engines_work(machine: Machine) ->
             assert trouble not in said
         machine.hang(UNIT)
         assert "192.0.2.10" in table(machine)
+
+
+def test_doctor_when_the_hub_runs_by_its_unit_then_it_finds_nothing_to_mend(
+    machine: Machine,
+) -> None:
+    """By systemd's own word: enabled, started again, confined; its user, limits, credentials."""
+    configure(machine)
+    machine.run("systemctl", "enable", UNIT)
+    with started(machine):
+        said = machine.run("/opt/fnm-hub/bin/fnm-hub", "doctor", "--json", check=False)
+    found = [one for one in json.loads(said) if one["group"] in {"rights", "service"}]
+    assert {one["check"]: one["status"] for one in found} == dict.fromkeys(
+        (
+            "user",
+            "descriptors",
+            "config",
+            "secrets",
+            "spool_mode",
+            "sockets",
+            "unit",
+            "restart",
+            "hardening",
+        ),
+        "ok",
+    ), found
+    writable = [one for one in json.loads(said) if one["check"] == "writable"]
+    assert [one["status"] for one in writable] == ["ok", "ok"]
+    assert all("fnm-hub may write" in one["text"] for one in writable)
 
 
 def table(machine: Machine) -> str:
