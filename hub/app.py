@@ -95,7 +95,11 @@ def run(config_path: Path) -> int:
         ):
             runner.run(_main(config_path, config, rules, prober, manager))
     except HubError as error:
-        log.error("hub.stopped", why=str(error))
+        log.error(
+            "hub.stopped",
+            why=str(error),
+            todo="mend what why names, then start it; deadlines hold meanwhile",
+        )
         return 1
     finally:
         manager.close()
@@ -343,7 +347,12 @@ async def _drain_spool(
         await spool.done(*taken)
         why = next((str(answer) for answer in answers if not _is_done(answer)), "")
         if why and why != said:
-            log.warning("spool.waits", why=why, waiting=len(files) - len(taken))
+            log.warning(
+                "spool.waits",
+                why=why,
+                waiting=len(files) - len(taken),
+                todo="mend the cause: see fnm-hub status; the files stay",
+            )
         said = why
         if len(taken) < _SPOOL_AT_ONCE:
             await clock.sleep(interval)
@@ -366,6 +375,10 @@ async def _prune_for_ever(journal: Journal, config: Config, clock: SteadyClock) 
             ):
                 total += gone
         except StoreError as error:
-            log.warning("store.prune_failed", why=str(error))
+            log.warning(
+                "store.prune_failed",
+                why=str(error),
+                todo="make room on the disk; tried again in 10 min",
+            )
         if total:
             log.info("store.pruned", rows=total)

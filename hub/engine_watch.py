@@ -251,14 +251,24 @@ class EngineWatch:
         try:
             return list(await self._engines[name].inventory())
         except Exception as error:  # noqa: BLE001 - an engine's defect must not end the hub
-            log.warning("engine.inventory_failed", engine=name, why=_words(error))
+            log.warning(
+                "engine.inventory_failed",
+                engine=name,
+                why=_words(error),
+                todo="if it goes on, see the load of the machine and command_timeout",
+            )
             return None
 
     async def _withdraw(self, engine: Engine, item: Installed) -> None:
         try:
             await engine.withdraw(item)
         except Exception as error:  # noqa: BLE001 - an engine's defect must not end the hub
-            log.warning("engine.withdraw_failed", engine=engine.name, why=_words(error))
+            log.warning(
+                "engine.withdraw_failed",
+                engine=engine.name,
+                why=_words(error),
+                todo="nothing: tried again in the next round, and it has a deadline",
+            )
             return
         self._count(engine.name, "withdrawn")
         log.warning(
@@ -267,6 +277,7 @@ class EngineWatch:
             mitigation=item.mitigation_id,
             what=item.what,
             why="it carries our tag and the ledger does not know it",
+            todo="ask whether two hubs share it; expected after an older journal",
         )
 
     async def _adopt(self, name: str, there: list[Installed]) -> None:

@@ -76,7 +76,12 @@ class IsnWatch:
             if now is None or now.revision != row.revision:
                 return  # released or renewed meanwhile
             if self._said.get(row.id) != str(error):
-                log.warning("isn.not_refreshed", **_about(row), why=str(error))
+                log.warning(
+                    "isn.not_refreshed",
+                    **_about(row),
+                    why=str(error),
+                    todo="see why; tried again every 5 s",
+                )
             self._said[row.id] = str(error)
             return
         self._said.pop(row.id, None)

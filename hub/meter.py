@@ -64,7 +64,12 @@ class Meter:
             return None
         except Exception as error:
             if name not in self._silent:
-                log.exception("engine.defect", engine=name, verb="rates")
+                log.exception(
+                    "engine.defect",
+                    engine=name,
+                    verb="rates",
+                    todo="report it with this line; it is tried again",
+                )
             self._note_silence(name, f"defect: {type(error).__name__}")
             return None
         if name in self._silent:

@@ -66,6 +66,11 @@ class Tasks:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        log.error("task.failed", task=task.get_name(), exc_info=error)
+        log.error(
+            "task.failed",
+            task=task.get_name(),
+            exc_info=error,
+            todo="report it with this line; see fnm-hub status after the restart",
+        )
         if self._over is not None and not self._over.done():
             self._over.set_exception(error)

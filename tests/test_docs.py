@@ -18,7 +18,7 @@ from hub.intake.parse import parse
 from hub.intake.view import report_view
 from hub.isn_sync import settings
 from hub.metrics import Metrics
-from tests.support.logevents import LEVELS, Said, log_events
+from tests.support.logevents import LEVELS, Said, log_calls
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [
@@ -28,7 +28,8 @@ PAGES = [
 ]
 OPERATIONS = (REPOSITORY / "docs/operations.md").read_text()
 PROTOCOLS = (REPOSITORY / "docs/protocols.md").read_text()
-EVENTS = log_events(REPOSITORY / "hub")
+CALLS = log_calls(REPOSITORY / "hub")
+EVENTS = {said for call in CALLS for said in call.said}
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 
@@ -61,6 +62,20 @@ def said_in_tables() -> set[Said]:
 def test_log_event_when_the_code_writes_it_then_operations_explains_it() -> None:
     """Runbook and catalogue hold each event at each of its levels, and no other."""
     assert said_in_tables() == EVENTS
+
+
+def test_log_event_when_warning_or_error_then_it_names_the_next_step() -> None:
+    """No line of these levels leaves the reader alone: each has `todo`, and a row that says it."""
+    assert [
+        call.place
+        for call in CALLS
+        if {said.level for said in call.said} & {"warning", "error"}
+        and not (call.fields & {"todo"})
+    ] == []
+    for line in section(OPERATIONS, "Runbook: warnings and errors").splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) > 2 and cells[2] in LEVELS:
+            assert cells[5], line
 
 
 def families(text: str) -> set[str]:

@@ -156,7 +156,11 @@ class Commands:
         except HubError as error:
             return failed(error)
         except Exception:
-            log.exception("agent.defect", command=request.name)
+            log.exception(
+                "agent.defect",
+                command=request.name,
+                todo="report it with this line; the agent goes on",
+            )
             return failed(HubError("the agent failed", todo="see its log"))
 
     async def _run(self, request: Request, holder: str) -> Outcome:
@@ -186,7 +190,7 @@ class Commands:
             syncookies, engaged_s = held.syncookies, held.engaged_s
         except KeeperError as error:
             # The keys are worth more than this detail, and selftest says what is wrong.
-            log.error("agent.keeper_silent", why=error.what)
+            log.error("agent.keeper_silent", why=error.what, todo="systemctl restart fnm-agent")
             syncookies, engaged_s = None, 0
         async with self._one["get"]:
             text = await asyncio.to_thread(

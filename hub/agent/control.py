@@ -144,7 +144,11 @@ class ControlServer:
         _, uid, gid = _PEER.unpack(packed)
         if uid in (0, self._uid) or gid == self._gid or self._gid in _groups(peer):
             return uid
-        log.warning("agent.control_refused", uid=uid)
+        log.warning(
+            "agent.control_refused",
+            uid=uid,
+            todo="put the user into the group fnm-agent, if it should",
+        )
         return None
 
 

@@ -101,7 +101,12 @@ class Place:
                 pid = int(os.pread(held, 20, 0))
                 os.kill(pid, signal.SIGKILL if waited > _PATIENCE_S else _HAND_OVER)
                 if waited > _PATIENCE_S and not killed:
-                    log.warning("keeper.killed", pid=pid, why="it hung and did not hand over")
+                    log.warning(
+                        "keeper.killed",
+                        pid=pid,
+                        why="it hung and did not hand over",
+                        todo="see the agent's log for what came before; report it",
+                    )
                     killed = True
             time.sleep(0.05)
         os.ftruncate(held, 0)
@@ -115,12 +120,22 @@ class Place:
         except FileNotFoundError:
             return Leases(boot_id())
         except (OSError, UnicodeDecodeError) as error:
-            log.error("keeper.leases_lost", file=str(self.leases), why=str(error))
+            log.error(
+                "keeper.leases_lost",
+                file=str(self.leases),
+                why=str(error),
+                todo="look at sysctl net.ipv4.tcp_syncookies, and set it as it should be",
+            )
             return Leases(boot_id())
         try:
             return Leases.load(text, boot_id(), boottime())
         except LeaseError as error:
-            log.error("keeper.leases_lost", file=str(self.leases), why=error.what)
+            log.error(
+                "keeper.leases_lost",
+                file=str(self.leases),
+                why=error.what,
+                todo="look at sysctl net.ipv4.tcp_syncookies, and set it as it should be",
+            )
             return Leases(boot_id())
 
     def save(self, leases: Leases) -> None:
@@ -199,7 +214,12 @@ class Keeper:
             self._end(fresh, fresh.expire(boottime(), read_sysctl(self._proc)))
         except (KeeperError, OSError) as error:
             # It must not be left behind: try again until it works.
-            log.error("keeper.not_restored", why=str(error), old=self._leases.old)
+            log.error(
+                "keeper.not_restored",
+                why=str(error),
+                old=self._leases.old,
+                todo="set it by hand: sysctl -w net.ipv4.tcp_syncookies=OLD",
+            )
             time.sleep(1)
 
     def _keep_open(self) -> None:
@@ -227,6 +247,7 @@ class Keeper:
                 "keeper.foreign_value",
                 tcp_syncookies=change.foreign,
                 why="somebody else has changed net.ipv4.tcp_syncookies while it was held at 2",
+                todo="find out who: a configuration tool, sysctl -p",
             )
         if change.write is None:
             return
@@ -245,7 +266,9 @@ class Keeper:
         except OSError:
             message = b""
         if not message:
-            log.warning("keeper.alone", leases=len(self._leases.until))
+            log.warning(
+                "keeper.alone", leases=len(self._leases.until), todo="systemctl status fnm-agent"
+            )
             self._link.close()
             self._link = None
             return
@@ -253,7 +276,11 @@ class Keeper:
             answer = self._answer(json.loads(message))
         except (HubError, OSError, ValueError, KeyError, TypeError) as error:
             what = error.what if isinstance(error, HubError) else str(error)
-            log.error("keeper.refused", why=str(error))
+            log.error(
+                "keeper.refused",
+                why=str(error),
+                todo="give it CAP_NET_ADMIN and a writable /proc/sys: see the unit",
+            )
             answer = {"error": what, "todo": getattr(error, "todo", "") or "look at its log"}
         self._send(answer)
 

@@ -149,7 +149,7 @@ async def _feed(parts: _Parts, clock: SystemClock) -> None:
         try:
             held = await parts.keeper.state("")
         except KeeperError as error:
-            log.error("agent.keeper_silent", why=error.what)
+            log.error("agent.keeper_silent", why=error.what, todo="systemctl restart fnm-agent")
         else:
             text = f"keys by {parts.kernel.source}; tcp_syncookies is {held.syncookies}"
             await parts.manager.tell(ALIVE, status(text))

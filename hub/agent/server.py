@@ -89,7 +89,13 @@ class Complaints:
         if now - self._said.get(why, -_QUIET_S) < _QUIET_S:
             return
         self._said[why] = now
-        log.warning(event, why=why, times=self._counts.pop(why), **detail)
+        log.warning(
+            event,
+            why=why,
+            times=self._counts.pop(why),
+            **detail,
+            todo="open TCP 7100 for the hubs alone; fnm-hub key show tells their key",
+        )
 
 
 class Connection(asyncssh.SSHServerConnection):

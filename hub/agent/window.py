@@ -66,7 +66,11 @@ class Window:
         try:
             found = listeners()
         except HubError as error:
-            log.error("keeper.listeners_unknown", why=error.what)
+            log.error(
+                "keeper.listeners_unknown",
+                why=error.what,
+                todo="nothing while the hub lives: its probes keep the window open",
+            )
             return 0
         for address, port in {(_reached_at(here), port) for here, port in found}:
             if port in ports and (raw := self._sockets.get(address.version)) is not None:

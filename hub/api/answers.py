@@ -82,7 +82,13 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     except ConnectionError:
         raise
     except Exception as error:
-        log.exception("api.failed", method=request.method, route=_route(request), exc_info=error)
+        log.exception(
+            "api.failed",
+            method=request.method,
+            route=_route(request),
+            exc_info=error,
+            todo="report it with this line",
+        )
         return failure("internal error", status=500, todo="see the hub's log for api.failed")
 
 

@@ -209,7 +209,12 @@ def _known(allowed: frozenset[int]) -> Any:
         peer = peer_of(request)
         if peer is None or peer.uid not in allowed:
             who = "unknown" if peer is None else await asyncio.to_thread(user_name, peer.uid)
-            log.warning("api.refused", user=who, method=request.method)
+            log.warning(
+                "api.refused",
+                user=who,
+                method=request.method,
+                todo="name the user in api.allow_users and restart, or ask why",
+            )
             return failure(
                 f"user {who} may not use this socket",
                 status=403,

@@ -170,6 +170,7 @@ class CommandEngine:
             exit_code=finished.code,
             seconds=round(seconds, 3),
             output=_last_lines(finished.output),
+            todo="mend the program: see output",
         )
         if finished.code is None:
             raise EngineTemporaryError(

@@ -139,7 +139,11 @@ class Spool:
     def _troubled(self, what: str, todo: str) -> None:
         trouble = SpoolError(what, where=str(self._directory), todo=todo)
         if str(trouble) != str(self._trouble):
-            log.error("spool.unusable", error=str(trouble))
+            log.error(
+                "spool.unusable",
+                error=str(trouble),
+                todo="mend owner and mode of the directory: root:fnm-hub, 2770",
+            )
         self._trouble = trouble
 
     @contextmanager
@@ -204,12 +208,21 @@ class Spool:
         self._bad += 1
         self._stuck.pop(name, None)
         log.error(
-            "spool.bad", file=f"{self._directory}/{BAD}/{target}", name=ascii(name), reason=reason
+            "spool.bad",
+            file=f"{self._directory}/{BAD}/{target}",
+            name=ascii(name),
+            reason=reason,
+            todo="look who wrote it; delete it from bad/ when you know",
         )
 
     def _is_stuck(self, name: str, why: str) -> None:
         if self._stuck.get(name) != why:
-            log.error("spool.stuck", file=ascii(f"{self._directory}/{name}"), error=why)
+            log.error(
+                "spool.stuck",
+                file=ascii(f"{self._directory}/{name}"),
+                error=why,
+                todo="mend owner and mode: group fnm-hub, directory 2770",
+            )
         self._stuck[name] = why
 
     def _delete_done(self) -> None:

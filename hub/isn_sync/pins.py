@@ -144,7 +144,13 @@ class Pins:
             self._failure = error
             raise
         for number, why in bad:
-            log.warning("isn.known_hosts_line_skipped", file=str(self._path), line=number, why=why)
+            log.warning(
+                "isn.known_hosts_line_skipped",
+                file=str(self._path),
+                line=number,
+                why=why,
+                todo="mend the line, or delete it and fnm-hub agents trust NAME",
+            )
         self._state = state
 
     def _match(

@@ -270,7 +270,13 @@ class Server:
                 self._log.info("isn.agent_ok", before=self.state)
                 self._probe_now.set()
             else:
-                self._log.warning("isn.agent_trouble", state=state, before=self.state, why=why)
+                self._log.warning(
+                    "isn.agent_trouble",
+                    state=state,
+                    before=self.state,
+                    why=why,
+                    todo="fnm-hub agent NAME tells more; see ISN sync in docs/operations.md",
+                )
         self.state, self.why = state, why
 
     def _restart(self) -> None:
@@ -278,6 +284,7 @@ class Server:
             "isn.keys_changed",
             why="the server has started anew, or was given other secrets",
             boot_id=self.known.report.boot_id if self.known.report else "",
+            todo="nothing if it was restarted: isn.proven follows",
         )
         self.lease.lost()
         self._listeners.forget()

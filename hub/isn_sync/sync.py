@@ -227,7 +227,11 @@ class IsnSync:
                 await self._drop_previous_key()
             except HubError as error:
                 if str(error) != said:
-                    log.warning("isn.housekeeping_failed", why=str(error))
+                    log.warning(
+                        "isn.housekeeping_failed",
+                        why=str(error),
+                        todo="delete the file by hand, or mend the rights of its directory",
+                    )
                 said = str(error)
 
     async def _drop_previous_key(self) -> None:

@@ -168,7 +168,12 @@ class Executor:
             final = isinstance(error, EnginePermanentError) and not insist
             return Answer(order, self._clock.monotonic() - begun, str(error), final)
         except Exception as error:
-            log.exception("engine.defect", engine=engine.name, verb=str(order.verb))
+            log.exception(
+                "engine.defect",
+                engine=engine.name,
+                verb=str(order.verb),
+                todo="report it with this line; it is tried again",
+            )
             text = f"defect in engine {engine.name}: {type(error).__name__}"
             return Answer(order, self._clock.monotonic() - begun, text, order.verb is Verb.PLAN)
         return Answer(order, self._clock.monotonic() - begun, steps=steps, carried=carried)

@@ -67,7 +67,14 @@ def trouble(state: State, order: Order, error: str, now: float) -> Effects:
     if row is not None and before is not None and before.error != error:
         effects.mitigations[row.id] = row
         what = f"mitigation.{order.verb}_retry"
-        say(effects, "warning", what, row, error)
+        say(
+            effects,
+            "warning",
+            what,
+            row,
+            error,
+            todo="see why; the target is not protected by it meanwhile",
+        )
         audit(effects, now, what, error, outcome="error", mitigation=row)
     return effects
 
@@ -91,7 +98,14 @@ def failed(state: State, order: Order, error: str, now: float) -> Effects:
         after = state.ledger.close(row.id, error, now)
     if after is not None:
         effects.mitigations[after.id] = after
-        say(effects, "error", "mitigation.failed", after, error)
+        say(
+            effects,
+            "error",
+            "mitigation.failed",
+            after,
+            error,
+            todo="mend what why says, then fnm-hub reload; block by hand meanwhile",
+        )
         audit(effects, now, "mitigation.failed", error, outcome="error", mitigation=after)
     return effects
 
@@ -110,7 +124,14 @@ def missing(state: State, row: Mitigation, now: float) -> Effects:
     effects.mitigations[after.id] = after
     effects.orders.append(Order(Verb.APPLY, after))
     why = "the engine no longer has it; applying it again"
-    say(effects, "warning", "mitigation.missing", after, why)
+    say(
+        effects,
+        "warning",
+        "mitigation.missing",
+        after,
+        why,
+        todo="find out who took it away; it is put in force again",
+    )
     audit(effects, now, "mitigation.missing", why, mitigation=after)
     return effects
 

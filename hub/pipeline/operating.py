@@ -134,11 +134,24 @@ def _give_up(state: State, row: Mitigation, actor: str, reason: str, now: float)
     over = state.ledger.close(row.id, why, now)
     if over is not None:
         effects.mitigations[over.id] = over
-        say(effects, "warning", "mitigation.given_up", over, why)
+        say(
+            effects,
+            "warning",
+            "mitigation.given_up",
+            over,
+            why,
+            todo="take back by hand what it had put in force, if anything is left",
+        )
         audit(effects, now, "mitigation.given_up", why, mitigation=over, actor=actor)
     return effects
 
 
 def _note_switch(effects: Effects, name: str, actor: str, reason: str, now: float) -> None:
-    effects.log("warning", f"switch.{name}", actor=actor, reason=reason)
+    effects.log(
+        "warning",
+        f"switch.{name}",
+        actor=actor,
+        reason=reason,
+        todo="fnm-hub unfreeze ends a freeze or a drain",
+    )
     audit(effects, now, f"switch.{name}", reason, actor=actor)

@@ -23,7 +23,8 @@ def release(
         unfinished = reason == "deadline" and _still_held(state, after)
         level: Level = "warning" if unfinished else "info"
         why = "deadline, though a detector still reports the attack" if unfinished else reason
-        say(effects, level, "mitigation.releasing", after, why)
+        todo = "raise the rule's ttl; fnm-hub reload protects again" if unfinished else ""
+        say(effects, level, "mitigation.releasing", after, why, todo=todo)
     audit(effects, now, f"mitigation.{after.state}", reason, mitigation=after, actor=actor)
 
 

@@ -11,8 +11,10 @@ from hub.mitigations.model import Mitigation
 from hub.store.records import AuditRow
 
 
-def say(effects: Effects, level: Level, event: str, row: Mitigation, why: str) -> None:
-    """Add the canonical log line of a change of `row`."""
+def say(
+    effects: Effects, level: Level, event: str, row: Mitigation, why: str, *, todo: str = ""
+) -> None:
+    """Add the canonical log line of a change of `row`; a warning or error names the next step."""
     effects.log(
         level,
         event,
@@ -26,6 +28,7 @@ def say(effects: Effects, level: Level, event: str, row: Mitigation, why: str) -
         deadline=round(row.deadline, 3),
         delivery=row.delivery,
         why=why,
+        **({"todo": todo} if todo else {}),
     )
 
 

@@ -120,6 +120,7 @@ class Database:
                 path=str(self.path),
                 fault=fault,
                 moved_to=str(moved_to),
+                todo="look at the disk: dmesg, SMART; keep the old file",
             )
         if not self.path.exists():
             self._create(numbers)

@@ -324,4 +324,8 @@ def _copy_log(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     except sqlite3.Error as error:
         # Nothing is lost: the log keeps what was not copied, and the writer meets the cause.
-        log.warning("journal.checkpoint_failed", error=str(error))
+        log.warning(
+            "journal.checkpoint_failed",
+            error=str(error),
+            todo="if it goes on, look at the disk and who keeps the file open",
+        )

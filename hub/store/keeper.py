@@ -81,7 +81,11 @@ class Keeper:
         finally:
             self._saving.remove(save)
         if self.trouble:
-            log.warning("store.write_resumed", lost_audit=self.lost_audit)
+            log.warning(
+                "store.write_resumed",
+                lost_audit=self.lost_audit,
+                todo="nothing; what it gave up, if anything, is in lost_audit",
+            )
             self.trouble = ""
         return True
 

@@ -147,7 +147,12 @@ class Writer:
         for known in (False, True):
             if not is_damage(error):
                 break
-            log.error("journal.malformed", path=str(self._database.path), error=str(error))
+            log.error(
+                "journal.malformed",
+                path=str(self._database.path),
+                error=str(error),
+                todo="look at the disk: dmesg, SMART; store.recovered follows",
+            )
             try:
                 self._reopen(known=known)
                 return self._transact(group)
@@ -157,7 +162,11 @@ class Writer:
         if len(group) > 1 and self._connection and isinstance(told, StoreFullError):
             return [outcome for request in group for outcome in self._settle([request])]
         if not self._failing:
-            log.error("journal.write_failed", error=str(told))
+            log.error(
+                "journal.write_failed",
+                error=str(told),
+                todo="free space or mend the disk, and do not restart the hub before",
+            )
         self._failing = True
         return [(request, told) for request in group]
 

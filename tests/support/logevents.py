@@ -36,13 +36,36 @@ class Said:
     event: str
 
 
-def log_events(package: Path) -> set[Said]:
-    """Return every event that a module below `package` logs.
+@dataclass(frozen=True)
+class Call:
+    """One place in the code where something is logged.
+
+    Attributes:
+        said: each event that it may say, at each level.
+        fields: names of the fields that stand in the call.
+        more: it hands on fields that do not stand there.
+        of_mitigation: it is the canonical line of a mitigation, with the fields of `say`.
+    """
+
+    place: str
+    said: frozenset[Said]
+    fields: frozenset[str]
+    more: bool
+    of_mitigation: bool
+
+
+def log_calls(package: Path) -> list[Call]:
+    """Return every place below `package` where something is logged.
 
     Raises:
         AssertionError: a name is put together in a way that is not known here.
     """
-    return {said for path in package.rglob("*.py") for said in _Module(path).events()}
+    return [call for path in sorted(package.rglob("*.py")) for call in _Module(path).calls()]
+
+
+def log_events(package: Path) -> set[Said]:
+    """Return every event that a module below `package` logs; raises as `log_calls`."""
+    return {said for call in log_calls(package) for said in call.said}
 
 
 class _Module:
@@ -56,16 +79,22 @@ class _Module:
             if isinstance(node, Function) and node.name != "say"
         ]
 
-    def events(self) -> Iterator[Said]:
-        """Yield what each call in each function says."""
+    def calls(self) -> Iterator[Call]:
+        """Yield each call in each function that logs."""
         for function in self._functions:
             for call in ast.walk(function):
                 if not isinstance(call, ast.Call) or (parts := _level_and_name(call)) is None:
                     continue
                 levels, names = (self._texts(part, function) for part in parts)
-                for level, name in product(levels, names):
-                    assert level in LEVELS, (self._path, call.lineno, level)
-                    yield Said(level, name)
+                assert levels <= LEVELS, (self._path, call.lineno, levels)
+                names_given = {one.arg for one in call.keywords}
+                yield Call(
+                    place=f"{self._path}:{call.lineno}",
+                    said=frozenset(Said(*each) for each in product(levels, names)),
+                    fields=frozenset(name for name in names_given if name is not None),
+                    more=None in names_given,
+                    of_mitigation=isinstance(call.func, ast.Name),
+                )
 
     def _texts(self, node: ast.expr, function: Function) -> set[str]:
         """Return every text that `node` can be inside `function`."""

@@ -234,4 +234,8 @@ class Batches:
             elif hold:
                 await self._tracking.hold()
         except EngineError as error:
-            log.error("nftables.sysctl_failed", reason=str(error))
+            log.error(
+                "nftables.sysctl_failed",
+                reason=str(error),
+                todo="set net.netfilter.nf_conntrack_tcp_loose=0 by hand for a tcp",
+            )

@@ -95,7 +95,12 @@ class NftablesEngine:
         async with self._batches.looked_up() as (mirror, foreign):
             log.info("nftables.started", table=self._table.name, live=len(mirror.places))
             for what in foreign:
-                log.warning("nftables.foreign", table=self._table.name, what=what)
+                log.warning(
+                    "nftables.foreign",
+                    table=self._table.name,
+                    what=what,
+                    todo="take them out: that table is the hub's",
+                )
             await self._try_services()
 
     async def close(self) -> None:
@@ -199,7 +204,12 @@ class NftablesEngine:
             try:
                 await self._nft.check(commands)
             except EngineError as error:
-                log.error("nftables.service_unusable", service=service.name, reason=str(error))
+                log.error(
+                    "nftables.service_unusable",
+                    service=service.name,
+                    reason=str(error),
+                    todo="mend the service, or use a kernel 5.7 or newer with SYNPROXY",
+                )
 
     def _overtaken(self, mitigation: Mitigation) -> bool:
         newest = self._revisions.pop(mitigation.id, 0)
@@ -224,7 +234,12 @@ class NftablesEngine:
             or groups != expected
             or (profile is not None and not mirror.complete(profile))
         ):
-            log.warning("nftables.damaged", mitigation=mitigation_id, target=str(target))
+            log.warning(
+                "nftables.damaged",
+                mitigation=mitigation_id,
+                target=str(target),
+                todo="find out who changed the table; it is applied again",
+            )
             return None
         ends_at = min(piece.ends_at for _, piece in found)
         what = f"{name.partition('_')[0][:-1]} on {target} ({name})"

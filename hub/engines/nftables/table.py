@@ -83,7 +83,12 @@ class Table:
             await self._nft.commit(upgrade(standing.objects, self._base, self._name))
         except NftStateError as error:
             # What was live comes back by the ledger; a table that does not work must not stay.
-            log.warning("nftables.table_not_upgraded", table=self.name, reason=str(error))
+            log.warning(
+                "nftables.table_not_upgraded",
+                table=self.name,
+                reason=str(error),
+                todo="see that mitigation.active follows for what was live",
+            )
             former = None
             await self._nft.commit([self._make.delete_table(), *self._base])
         log.warning(
@@ -92,6 +97,7 @@ class Table:
             was=standing.layout,
             now=self._layout,
             foreign=list(standing.foreign),
+            todo="expected after an upgrade; else find out who changed it",
         )
         found = await self.standing()
         if found is None or not self.fits(found):
@@ -107,6 +113,11 @@ class Table:
             if commands:
                 await self._nft.commit(commands)
         except NftStateError as error:
-            log.warning("nftables.not_restored", table=self.name, reason=str(error))
+            log.warning(
+                "nftables.not_restored",
+                table=self.name,
+                reason=str(error),
+                todo="see that mitigation.active follows for what was live",
+            )
             return mirror
         return restored
