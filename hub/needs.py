@@ -120,7 +120,7 @@ class Needs:
             return
         taken, self._writing = self._writing.result(), None
         if self.hangs:
-            log.warning("store.hangs_no_more")
+            log.warning("store.hangs_no_more", todo="nothing; it takes writes again")
             self.hangs = ""
         if not taken:
             # The keeper says so, and goes on trying.

@@ -4,6 +4,7 @@
 import argparse
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,75 @@ def test_log_event_when_warning_or_error_then_it_names_the_next_step() -> None:
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) > 2 and cells[2] in LEVELS:
             assert cells[5], line
+
+
+OF_MITIGATION = frozenset(
+    [
+        "mitigation",
+        "attacks",
+        "target",
+        "kind",
+        "engine",
+        "rule",
+        "state",
+        "deadline",
+        "delivery",
+        "why",
+    ]
+)
+OF_ATTACK = frozenset(
+    [
+        "attack",
+        "targets",
+        "direction",
+        "attack_type",
+        "protocol",
+        "pps",
+        "episodes",
+        "delivery",
+        "why",
+    ]
+)
+HANDED_ON = frozenset({"agent", "address", "delivery", "mitigation", "suppressed", "target"})
+"""Bound to the logger or to the task, or added on the way: they stand in no call."""
+NOT_LISTED = frozenset({"todo", "exc_info"})
+"""Every warning and error has the one; the other is a traceback."""
+
+
+def fields_in_tables() -> dict[Said, set[str]]:
+    """Return the fields that the runbook and the list of ordinary events give each event."""
+    listed: dict[Said, set[str]] = {}
+    for title in ("Runbook: warnings and errors", "Ordinary log events"):
+        for line in section(OPERATIONS, title).splitlines():
+            cells = [cell.strip() for cell in line.split("|")]
+            if len(cells) < 5 or not cells[1].startswith("`"):
+                continue
+            level, cell = (cells[2], cells[4]) if cells[2] in LEVELS else ("info", cells[3])
+            fields = {name for name in SPAN.findall(cell) if re.fullmatch("[a-z_]+", name)}
+            fields |= OF_MITIGATION if "those of a mitigation" in cell else set()
+            fields |= OF_ATTACK if "those of an attack" in cell else set()
+            fields -= NOT_LISTED
+            listed |= {Said(level, name): fields for name in SPAN.findall(cells[1])}
+    return listed
+
+
+def test_log_field_when_the_code_writes_it_then_operations_lists_it() -> None:
+    """Each event's row has the fields that the code gives it; a row of one event has no other."""
+    listed = fields_in_tables()
+    rows = Counter(id(fields) for fields in listed.values())
+    written: dict[Said, set[str]] = {}
+    unclear: set[Said] = set()
+    for call in CALLS:
+        for said in call.said:
+            fields = call.fields | (OF_MITIGATION if call.of_mitigation else set())
+            written.setdefault(said, set()).update(fields - NOT_LISTED)
+            unclear |= {said} if call.more else set()
+    for said, found in written.items():
+        if said.level == "debug":
+            continue
+        assert found - listed[said] == set(), said
+        if rows[id(listed[said])] == 1 and said not in unclear:
+            assert listed[said] - found - HANDED_ON == set(), said
 
 
 def families(text: str) -> set[str]:

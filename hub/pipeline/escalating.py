@@ -72,7 +72,8 @@ def _take(
         return
     entry.fired.add(number)
     why = _why(entry, number, step, facts)
-    effects.log("info", "rule.escalated", attack=attack.id, rule=entry.chosen.rule, why=why)
+    about = {"attack": attack.id, "delivery": attack.delivery}
+    effects.log("info", "rule.escalated", **about, rule=entry.chosen.rule, why=why)
     audit(
         effects,
         now,

@@ -135,6 +135,7 @@ def _note(attack: Attack, what: str, why: str, now: float, effects: Effects) -> 
         attack=attack.id,
         targets=[str(target) for target in attack.targets],
         state=str(attack.state),
+        delivery=attack.delivery,
         why=why,
     )
     audit(effects, now, what, why, attack=attack)
