@@ -61,9 +61,13 @@ make_user() {
     --shell /usr/sbin/nologin --comment "$2" "$1"
 }
 
+# With its group, whoever else is in that.
 remove_user() {
   if getent passwd "$1" >/dev/null; then
     userdel "$1" || say "the user $1 was not removed"
+  fi
+  if getent group "$1" >/dev/null; then
+    groupdel "$1" || say "the group $1 was not removed"
   fi
 }
 

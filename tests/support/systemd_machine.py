@@ -122,7 +122,15 @@ class Machine:
 
     def run(self, *argv: str, check: bool = True, timeout: float = 60) -> str:
         """Run a program in it as root; return what it printed."""
-        done = subprocess.run(
+        done = self.call(*argv, timeout=timeout)
+        if check and done.returncode:
+            message = f"{' '.join(argv)} ended with {done.returncode}: {done.stdout}"
+            raise RuntimeError(message)
+        return done.stdout
+
+    def call(self, *argv: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a program in it as root; return how it ended, and all that it printed."""
+        return subprocess.run(
             ["nsenter", "-t", str(self._init), "-a", "--", *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -131,10 +139,6 @@ class Machine:
             check=False,
             timeout=timeout,
         )
-        if check and done.returncode:
-            message = f"{' '.join(argv)} ended with {done.returncode}: {done.stdout}"
-            raise RuntimeError(message)
-        return done.stdout
 
     def environment(self, path: str) -> str:
         """Make a Python environment with the checkout and its packages; return its interpreter."""
