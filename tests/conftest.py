@@ -12,6 +12,12 @@ from tests.support.beside import folder as folder  # noqa: PLC0414 - a fixture
 from tests.support.beside import pytest_pyfunc_call as pytest_pyfunc_call  # noqa: PLC0414
 from tests.support.guest_fixtures import protected as protected  # noqa: PLC0414 - a fixture
 from tests.support.guest_fixtures import protected_old as protected_old  # noqa: PLC0414
+from tests.support.workers import (
+    pytest_collection_modifyitems as pytest_collection_modifyitems,  # noqa: PLC0414
+)
+from tests.support.workers import (
+    pytest_itemcollected as pytest_itemcollected,  # noqa: PLC0414
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tests go to the same worker, where several run at once (`pytest -n 2 --dist loadgroup`).
+
+A module goes as a whole, because its fixtures are expensive. What shares more than a module stays
+together as well: a booted guest, and the tests that wait beside each other.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+_SHARED: Final = {
+    "guest": re.compile(r"\bprotected(_old)?(\"|: Protected\b)"),
+    "beside": re.compile(r"\bpytest\.mark\.beside\b"),
+}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what goes together, and begin with what takes longest in one piece."""
+    items.sort(key=lambda item: _scope_of(item.path) not in _SHARED)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test with what it goes together with."""
+    item.add_marker(pytest.mark.xdist_group(_scope_of(item.path)))
+
+
+@cache
+def _scope_of(module: Path) -> str:
+    text = module.read_text()
+    return next((name for name, mark in _SHARED.items() if mark.search(text)), module.stem)
