@@ -205,7 +205,7 @@ async def running(
         log.info(
             "hub.started",
             version=__version__,
-            dry_run=config.dry_run,
+            dry_run=state.dry_run,
             rules=rules.version,
             attacks=len(state.tracker),
             mitigations=len(state.ledger),

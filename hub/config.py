@@ -32,8 +32,18 @@ def _path(value: Any) -> Any:
     return Path(value) if isinstance(value, str) else value
 
 
+def _dry_run(value: Any) -> Any:
+    if isinstance(value, bool) or value == UNTIL_ARMED:
+        return value
+    msg = f"{value!r} is not one of true, false and {UNTIL_ARMED}"
+    raise ValueError(msg)
+
+
 RulePath = Annotated[Path, BeforeValidator(_path)]
 """A path from the root, or from the folder of the configuration file."""
+UNTIL_ARMED: Final = "until-armed"
+DryRun = Annotated[bool | Literal["until-armed"], BeforeValidator(_dry_run)]
+"""True: nothing is applied. False: armed. Until armed: as `fnm-hub arm` and `disarm` say."""
 
 
 _LONGEST_SOCKET: Final = 107
@@ -265,7 +275,7 @@ class Log(StrictModel):
 class Config(StrictModel):
     """The whole file."""
 
-    dry_run: bool = True
+    dry_run: DryRun = UNTIL_ARMED
     services: tuple[Service, ...] = ()
     rules: Annotated[tuple[RulePath, ...], Field(min_length=1)] = (Path("rules/default.yaml"),)
     guard: Guard = Guard()
@@ -323,7 +333,7 @@ class Config(StrictModel):
 
     @model_validator(mode="after")
     def _enforcing_needs_own_prefixes(self) -> Self:
-        if not self.dry_run and not self.guard.own_prefixes:
+        if self.dry_run is False and not self.guard.own_prefixes:
             text = "is false and guard.own_prefixes is empty"
             raise mistake(text, todo="list the prefixes that are yours", at=("dry_run",))
         return self

@@ -14,6 +14,7 @@ from hub.api.daemon import Accepted
 from hub.attacks.model import Attack
 from hub.clock import SteadyClock, SystemClock
 from hub.documents import read_attack, read_mitigation, readable
+from hub.drilling import HubDrills
 from hub.effects import Effects
 from hub.engine_watch import EngineWatch
 from hub.errors import (
@@ -29,16 +30,15 @@ from hub.intake.envelope import Envelope, may_be_unban
 from hub.intake.spool import Spool
 from hub.intake.view import stored_report
 from hub.isn_sync.sync import IsnSync
-from hub.loading import difference, read_for_reload, warnings_of
+from hub.loading import difference, place_of, read_for_reload, warnings_of
 from hub.mitigations.model import Mitigation
 from hub.needs import Needs
-from hub.pipeline import operating
+from hub.overview import arming_view, in_force, warnings_of_core
+from hub.pipeline import arming, operating
 from hub.runner import Runner
 from hub.views import View, attack_view, audit_view, event_view, mitigation_view, switch_view
 
 log = structlog.get_logger(__name__)
-
-_CLOCK_STEP = 2.0
 
 
 class HubDaemon:
@@ -63,6 +63,7 @@ class HubDaemon:
         self._rules_loaded_at = self._started_at
         self._reloading = asyncio.Lock()
         self.gauges = Gauges(config_path, runner, watch, spool, clock, isn=isn)
+        self.drills = HubDrills(runner, watch, clock)
         self.serving = False
 
     # ---- events -------------------------------------------------------------------------
@@ -92,6 +93,8 @@ class HubDaemon:
         if is_new:
             self._runner.accepted += 1
             self._note_accepted(envelope, via, begun)
+            if envelope.drill:
+                self.drills.arrived(envelope, number, via)
             self._runner.arrived(number)
             log.debug("event.accepted", **about, via=via)
         else:
@@ -117,7 +120,9 @@ class HubDaemon:
             "pid": os.getpid(),
             "started_at": self._started_at,
             "now": self._clock.time(),
-            "dry_run": config.dry_run,
+            "dry_run": state.dry_run,
+            "arming": arming_view(state, self._clock.time()),
+            "drill": self.drills.view(),
             "frozen": switch_view(state.memory.frozen),
             "draining": state.memory.draining is not None,
             "rules": {
@@ -143,7 +148,7 @@ class HubDaemon:
                 "waiting": self._spool.waiting,
                 "bad": self._spool.bad,
             },
-            "warnings": self._warnings(),
+            "warnings": [*self._watch.unready(), *self._warnings()],
         }
 
     def history(self) -> View:
@@ -292,6 +297,20 @@ class HubDaemon:
         """Release everything."""
         return await self._switched(operating.drain(self._state, actor, reason, self._now()))
 
+    async def arm(self, *, actor: str, reason: str) -> View:
+        """Leave dry-run, if everything for it is there."""
+        place = await asyncio.to_thread(place_of, self._config_path, "dry_run")
+        await self._runner.carry_out(
+            arming.arm(self._state, actor, reason, self._now(), place=place)
+        )
+        return arming_view(self._state, self._now())
+
+    async def disarm(self, *, actor: str, reason: str, let_go: bool) -> View:
+        """Go back to dry-run at once."""
+        effects = arming.disarm(self._state, actor, reason, self._now(), let_go=let_go)
+        await self._runner.carry_out(effects)
+        return {**arming_view(self._state, self._now()), "in_force": in_force(self._state)}
+
     async def reload(self, *, actor: str) -> View:
         """Read configuration and rules, run the rule tests, and swap; or change nothing."""
         async with self._reloading:
@@ -352,29 +371,10 @@ class HubDaemon:
         return None if stored is None else mitigation_view(read_mitigation(stored))
 
     def _warnings(self) -> list[str]:
-        warnings = [*self._watch.unready()]
-        state = self._state
-        if state.config.dry_run:
-            warnings.append("dry-run: nothing is applied; set dry_run: false to protect")
-        if state.memory.orphans:
-            count = len(state.memory.orphans)
-            warnings.append(f"{count} mitigation(s) of a lost journal are left to their deadlines")
-        if self._runner.journal.recovered_from:
-            moved = self._runner.journal.recovered_from
-            warnings.append(f"the journal was damaged and moved to {moved}; a new one was begun")
-        if self._runner.journal.taken_away:
-            warnings.append("the journal was deleted while in use; a new one was begun")
-        if self._runner.keeper.trouble:
-            warnings.append(f"the journal takes no writes: {self._runner.keeper.trouble}")
-        warnings += self._needs.warnings()
-        if abs(self._clock.skew()) > _CLOCK_STEP:
-            skew = self._clock.skew()
-            warnings.append(
-                f"the wall clock was set by {skew:+.0f} s; times shown here are the hub's own"
-            )
-        if self._spool.problem is not None:
-            warnings.append(f"spool: {self._spool.problem}")
-        return warnings + ([] if self._isn is None else self._isn.warnings())
+        spool = [] if self._spool.problem is None else [f"spool: {self._spool.problem}"]
+        isn = [] if self._isn is None else self._isn.warnings()
+        core = warnings_of_core(self._runner, self._clock)
+        return [*core, *self._needs.warnings(), *spool, *isn]
 
 
 def _text(path: Path | None) -> str | None:

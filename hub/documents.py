@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from hub.attacks.model import Attack, AttackState
+from hub.drills.model import Drill, Result
 from hub.effects import Effects
 from hub.fields import STORED
 from hub.mitigations.ledger import LIVE
@@ -34,6 +35,22 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
+class Arming:
+    """What an operator last said of dry-run: armed, or not.
+
+    Attributes:
+        since: Unix seconds.
+        drill: id of the drill that it rests on; empty when disarmed.
+    """
+
+    armed: bool
+    since: float
+    actor: str
+    reason: str
+    drill: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What must survive a restart besides attacks and mitigations.
 
@@ -42,12 +59,20 @@ class Memory:
         draining: everything is being released, if set.
         hold_offs: mitigation keys an operator released, and until when they stay released.
         orphans: ids found in force after the journal was lost, left alone until they end.
+        arming: what an operator last said of dry-run, None if nobody has.
+        drill: the drill that is under way.
+        drilled: how the newest drill went.
+        passed: the newest that passed.
     """
 
     frozen: Switch | None = None
     draining: Switch | None = None
     hold_offs: dict[str, float] = field(default_factory=dict)
     orphans: tuple[str, ...] = ()
+    arming: Arming | None = None
+    drill: Drill | None = None
+    drilled: Result | None = None
+    passed: Result | None = None
 
 
 MEMORY_KEY = "memory"

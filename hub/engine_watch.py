@@ -138,6 +138,14 @@ class EngineWatch:
         await self._runner.carry_out(keep_orphans(self._runner.state, left))
         return True
 
+    async def shown(self) -> set[str]:
+        """Return the ids of all that engines show to be in force now, ours by their tag."""
+        found: set[str] = set()
+        for name, engine in self._engines.items():
+            if engine.capabilities().readable:
+                found |= {item.mitigation_id for item in await self._inventory(name) or ()}
+        return found
+
     def views(self) -> list[dict[str, Any]]:
         """Return each engine for `status`."""
         return [

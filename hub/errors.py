@@ -70,6 +70,14 @@ class RefusedError(HubError):
     """A request is understood and must not be carried out."""
 
 
+class NotReadyError(RefusedError):
+    """A request must not be carried out yet; carries everything that is missing."""
+
+    def __init__(self, what: str, *, problems: Sequence[str], todo: str = "") -> None:
+        super().__init__(what, todo=todo)
+        self.problems = tuple(problems)
+
+
 class EngineError(HubError):
     """An engine did not do what it was asked; the subclass says whether to try again."""
 

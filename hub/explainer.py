@@ -214,9 +214,9 @@ class Explainer:
 
     def _brakes(self, target: IPNetwork, now: float) -> list[View]:
         state, found = self.state, []
-        if state.config.dry_run:
+        if state.dry_run:
             found.append(
-                _reason("dry_run", "dry-run: nothing is applied", "set dry_run: false, then reload")
+                _reason("dry_run", "dry-run: nothing is applied", "to protect: fnm-hub arm")
             )
         brake = state.memory.draining or state.memory.frozen
         if brake is not None:

@@ -80,7 +80,10 @@ class Gauges:
         self._set_caps()
         self._set_ages()
         metrics, state = self._metrics, self._runner.state
-        metrics.dry_run.set(int(state.config.dry_run))
+        metrics.dry_run.set(int(state.dry_run))
+        metrics.drill_running.set(int(state.memory.drill is not None))
+        passed = state.memory.passed
+        metrics.drill_passed.set(0.0 if passed is None else passed.ended_at)
         metrics.frozen.set(int(state.memory.frozen is not None))
         metrics.hub.draining.set(int(state.memory.draining is not None))
         metrics.clock_skew.set(self._clock.skew())
@@ -101,15 +104,18 @@ class Gauges:
             await self._clock.sleep(_LOOK_INTERVAL)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return how many attacks, mitigations and events there are, by state."""
+        """Return how many attacks, mitigations and events there are, by state; drills apart."""
         attacks: dict[str, int] = {"active": 0, "ending": 0}
         for attack in self._runner.state.tracker:
+            if attack.drill:
+                continue
             attacks[str(attack.state)] = attacks.get(str(attack.state), 0) + 1
             if attack.held:
                 attacks["held"] = attacks.get("held", 0) + 1
         mitigations: dict[str, int] = {}
         for row in self._runner.state.ledger:
-            mitigations[str(row.state)] = mitigations.get(str(row.state), 0) + 1
+            if not row.drill:
+                mitigations[str(row.state)] = mitigations.get(str(row.state), 0) + 1
         events = {
             "accepted": self._runner.accepted,
             "pending": self._runner.pending,
@@ -159,6 +165,8 @@ class Gauges:
         now = self._clock.time()
         oldest = {"applying": 0.0, "active": 0.0}
         for row in self._runner.state.ledger:
+            if row.drill:
+                continue
             if row.state is MitigationState.APPLYING and row.active_at is None:
                 oldest["applying"] = max(oldest["applying"], now - row.created_at)
             elif row.active_at is not None and row.state is not MitigationState.RELEASING:

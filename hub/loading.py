@@ -82,6 +82,17 @@ def warnings_of(candidate: Candidate) -> list[Any]:
     return [str(problem) for problem in candidate.loaded.warnings]
 
 
+def place_of(path: Path, key: str) -> str:
+    """Return `file:line` of a key at the top of a configuration, the file alone without one."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, ValueError):
+        return str(path)
+    found = (number for number, line in enumerate(lines, 1) if line.startswith(f"{key}:"))
+    number = next(found, 0)
+    return f"{path}:{number}" if number else str(path)
+
+
 def _changes_of_fixed(old: Config, new: Config, path: Path) -> list[Problem]:
     return [
         Problem(

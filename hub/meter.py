@@ -101,7 +101,7 @@ class Meter:
         by_service: dict[str, list[Rates]] = {}
         for mitigation_id, one in rates.items():
             row = self._runner.state.ledger.get(mitigation_id)
-            if row is not None:
+            if row is not None and not row.drill:
                 service = row.service.name if row.service else "none"
                 by_service.setdefault(service, []).append(one)
         metric = self._runner.metrics.engine_rate

@@ -164,6 +164,17 @@ class Metrics:
             "fnm_hub_isn_left", "How often ISN sync was left for the fallback.", registry=new
         )
         self.dry_run = Gauge("fnm_hub_dry_run", "1 while nothing is applied.", registry=new)
+        self.drills = Counter(
+            "fnm_hub_drills", "Drills that have ended, by result.", ["result"], registry=new
+        )
+        self.drill_passed = Gauge(
+            "fnm_hub_drill_passed_seconds",
+            "When the newest drill passed, Unix seconds; 0 while none has.",
+            registry=new,
+        )
+        self.drill_running = Gauge(
+            "fnm_hub_drill_running", "1 while a drill is under way.", registry=new
+        )
         self.frozen = Gauge("fnm_hub_frozen", "1 while nothing new may begin.", registry=new)
         self.clock_skew = Gauge(
             "fnm_hub_clock_skew_seconds",

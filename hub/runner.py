@@ -16,6 +16,7 @@ from hub.intake.envelope import decode
 from hub.metrics import Metrics
 from hub.mitigations.executor import Answer, Executor, Order, Verb
 from hub.pipeline import answers
+from hub.pipeline.drilling import observe
 from hub.pipeline.events import take_event, tick
 from hub.pipeline.guarding import forbidden
 from hub.pipeline.releasing import release
@@ -141,7 +142,8 @@ class Runner:
             )
             return _unreadable(event, f"defect while taking it in: {type(error).__name__}")
         for order in effects.orders:
-            if order.verb is Verb.APPLY and order.mitigation.active_at is None:
+            row = order.mitigation
+            if order.verb is Verb.APPLY and row.active_at is None and not row.drill:
                 self._received.setdefault(order.mitigation.id, event.received_at)
         return effects
 
@@ -187,6 +189,7 @@ class Runner:
         for order in effects.orders:
             if self.executor is not None:
                 self.executor.submit(order)
+        observe(self.state, effects)
         self._count(effects)
         for line in effects.lines:
             _log(line)
@@ -238,11 +241,13 @@ class Runner:
             self._received.pop(order.mitigation.id, None)
         if answer.error:
             retried = "no" if answer.final else "yes"
-            self.metrics.engine_errors.labels(engine, verb, retried).inc()
+            if not order.mitigation.drill:
+                self.metrics.engine_errors.labels(engine, verb, retried).inc()
             if answer.final:
                 return answers.failed(self.state, order, answer.error, now)
             return answers.trouble(self.state, order, answer.error, now)
-        self.metrics.engine_seconds.labels(engine, verb).observe(answer.seconds)
+        if not order.mitigation.drill:
+            self.metrics.engine_seconds.labels(engine, verb).observe(answer.seconds)
         match order.verb:
             case Verb.APPLY:
                 effects = answers.applied(self.state, order, now, answer)
@@ -262,9 +267,14 @@ class Runner:
             outcome = result.note.partition(":")[0] if result.action else result.status
             self.metrics.processed.labels(result.action or "none", outcome).inc()
         for row in effects.mitigations.values():
+            if row.drill:
+                continue
             self.metrics.changes.labels(row.engine, str(row.state)).inc()
         for line in effects.lines:
-            if line.event == "mitigation.refused":
+            if line.event == "drill.ended":
+                how = "passed" if line.fields["passed"] else "failed"
+                self.metrics.drills.labels(how).inc()
+            elif line.event == "mitigation.refused" and "drill" not in line.fields:
                 self.metrics.refused.labels(line.fields["guard"]).inc()
             elif line.event == "attack.quiet":
                 self.metrics.attacks_quiet.inc()
@@ -276,10 +286,10 @@ class Runner:
         core = self.metrics.core
         for line in effects.lines:
             noun, _, change = line.event.partition(".")
-            if noun == "attack":
+            if noun == "attack" and "drill" not in line.fields:
                 core.attack_changes.labels(change).inc()
         for attack in effects.attacks.values():
-            if attack.ended_at is not None:
+            if attack.ended_at is not None and not attack.drill:
                 core.attack_seconds.observe(attack.ended_at - attack.started_at)
 
     def _publish(self, effects: Effects) -> None:

@@ -3,7 +3,7 @@
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from hub.attacks.model import Attack
 from hub.documents import Switch
@@ -12,6 +12,8 @@ from hub.rates import Rates
 from hub.store.records import AuditRow, StoredEvent
 
 View = dict[str, Any]
+DRILL_NOTE: Final = "drill: "
+"""How the note of an event begins that was taken in under a drill's mark."""
 
 
 def attack_view(attack: Attack, mitigations: list[str]) -> View:
@@ -46,6 +48,7 @@ def attack_view(attack: Attack, mitigations: list[str]) -> View:
         "reported": asdict(attack.reported),
         "events": list(attack.events),
         "mitigations": mitigations,
+        "drill": attack.drill or None,
     }
 
 
@@ -73,6 +76,7 @@ def mitigation_view(row: Mitigation, rates: Rates | None = None) -> View:
         "error": row.error,
         "reason": row.reason,
         "revision": row.revision,
+        "drill": row.drill or None,
         "rates": None if rates is None else rates_view(rates),
     }
 
@@ -91,6 +95,7 @@ def event_view(event: StoredEvent) -> View:
         "status": event.status,
         "attack": event.attack or None,
         "note": event.note,
+        "drill": event.status == "done" and event.note.startswith(DRILL_NOTE),
     }
 
 

@@ -45,7 +45,7 @@ async def feed(
 def summary(runner: Runner, watch: EngineWatch) -> str:
     """Return the hub's state in one line: what it does, and what it cannot do."""
     state = runner.state
-    mode = "dry-run" if state.config.dry_run else "enforcing"
+    mode = "dry-run" if state.dry_run else "enforcing"
     if state.memory.frozen is not None:
         mode += ", frozen"
     facts = [

@@ -64,7 +64,8 @@ def test_config_check_when_right_then_summary_and_zero(folder: Path) -> None:
         0,
         (
             "config.yaml: ok\n"
-            "  dry run       on: everything is decided, nothing is done\n"
+            "  dry run       until armed: everything is decided, nothing is done before\n"
+            "    fnm-hub arm\n"
             "  services      none\n"
             "  rules         1\n"
             f"  rules version {version(folder)}\n"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
-from hub.config import Config, load_config
+from hub.config import UNTIL_ARMED, Config, load_config
 from hub.errors import ConfigError
 from hub.yamlfile import load, parse
 from hub.yamlnode import Document
@@ -85,7 +85,7 @@ def key_line(document: Document, way: tuple[str | int, ...]) -> int:
 def test_example_when_loaded_then_it_is_a_configuration() -> None:
     """The shipped example loads as it is, and does nothing but look on."""
     config = load_config(EXAMPLE)
-    assert config.dry_run is True
+    assert config.dry_run == UNTIL_ARMED
     assert config.rules == (REPOSITORY / "rules" / "default.yaml",)
     assert config.service_of(ip_address("192.0.2.10")) == config.services[0]
     assert config.service_of(ip_network("192.0.2.0/30")) is None

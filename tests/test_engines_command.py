@@ -97,6 +97,7 @@ def test_apply_when_run_then_the_program_sees_state_and_nothing_inherited(
         "FNM_SERVICE": "web",
         "FNM_ATTACKS": "a-0123456789,a-9876543210",
         "FNM_DEADLINE": "1900.000",
+        "FNM_DRILL": "",
     }
     # The interpreter adds this one itself where the locale is not there.
     on["environment"].pop("LC_CTYPE", None)

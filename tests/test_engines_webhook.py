@@ -91,6 +91,7 @@ async def test_apply_when_told_then_body_and_headers_are_as_documented(token: Pa
         "created_at": 1000.0,
         "deadline": 1900.0,
         "reason": "",
+        "drill": False,
     }
     assert (off["state"], off["service"], off["reason"]) == ("off", None, "attack ended")
     keys = [headers["Idempotency-Key"] for headers in got.headers]

@@ -192,7 +192,8 @@ def test_asked_when_compared_with_refuse_then_they_agree(
     core = state(rule_set(tmp_path), using, memory=memory)
     (rule, *_) = core.rules.rules
     chosen = Chosen(rule.name, rule.actions, rule.ttl, rule.linger, None, dry_run=False)
-    proposal = propose(core, chosen, rule.actions[0], ip_network("192.0.2.10/32"))
+    attack = take_sighting(core, sighting(), NOW).attacks.popitem()[1]
+    proposal = propose(core, attack, chosen, rule.actions[0], ip_network("192.0.2.10/32"))
     proposal = replace(proposal, engine=engine)
     refusal, told = refuse(core, proposal, NOW), asked(core, proposal, NOW)
     assert [one["passed"] for one in told[:-1]] == [True] * (len(told) - 1)

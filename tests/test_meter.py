@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.lab import synproxyd
+from tests.support.drills import drill, said
 from tests.support.hub_process import HubProcess, until
 from tests.support.native import Synproxyd, synproxyd_running
 
@@ -80,6 +81,20 @@ def test_ban_when_native_is_enabled_then_synproxyd_has_it_and_status_shows_it(
         limit = f'fnm_hub_engine_table_limit_rows{{engine="native",table="{table}"}} '
         assert re.search(f"^{re.escape(limit)}[1-9]", metrics, re.MULTILINE)
     assert 'fnm_hub_engine_log_lines_total{engine="native",level="error"} 0.0' in metrics
+
+
+def test_drill_when_native_is_enabled_then_in_its_tables_and_gone_at_once(
+    hub: HubProcess, daemon: Synproxyd
+) -> None:
+    """A drill is shown by synproxyd's own inventory; its end waits for no rate to be quiet."""
+    result = drill(hub, enforce="192.0.2.20/32")
+    assert result["why"] == ""
+    stages = said(result)
+    assert stages["applied"]["said"].startswith("tcp by native is in force")
+    assert stages["kernel"]["ok"]
+    assert list(synproxyd.in_force(daemon.control)) == []
+    assert hub.logged("attack.quiet") == []
+    assert hub.mitigations() == hub.attacks() == []
 
 
 def test_unban_when_the_engine_has_seen_nothing_then_it_is_quiet_and_ends(

@@ -114,7 +114,7 @@ def test_run_when_a_step_fails_then_the_rest_of_that_test_is_left_out(tmp_path: 
 
 def test_run_when_a_test_overrides_then_its_own_come_before_the_files(tmp_path: Path) -> None:
     """A test's `config` wins over the file's, which wins over the daemon's."""
-    seen: list[tuple[int, bool, str]] = []
+    seen: list[tuple[int, object, str]] = []
 
     def simulator(rules: RuleSet, config: object) -> SmallHub:
         hub = SmallHub(rules, config)  # type: ignore[arg-type]

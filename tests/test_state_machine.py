@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from hub.attacks.model import AttackState
 from hub.config import Attacks, Config
 from hub.documents import (
     attack_row,
@@ -19,13 +20,16 @@ from hub.documents import (
     read_mitigation,
 )
 from hub.effects import Effects
+from hub.errors import RefusedError
+from hub.intake.envelope import Envelope
 from hub.mitigations.engine import Capabilities, Installed
 from hub.mitigations.executor import Order, Verb
 from hub.mitigations.model import MitigationState
 from hub.mitigations.reconciler import compare
 from hub.net import overlap
 from hub.pipeline import answers, operating
-from hub.pipeline.events import resume, take_sighting, tick
+from hub.pipeline.drilling import Wish, begin_drill, end_drill
+from hub.pipeline.events import resume, take_event, take_sighting, tick
 from hub.pipeline.guarding import forbidden
 from hub.pipeline.holding import measure
 from hub.pipeline.releasing import release
@@ -64,6 +68,7 @@ class HubMachine(RuleBasedStateMachine):
         self.disk_memory: str | None = None
         self.held: dict[str, set[str]] = {target: set() for target in TARGETS}
         self.quiet_since: dict[str, float] = dict.fromkeys(TARGETS, 0.0)
+        self.token = ""
 
     def carry_out(self, effects: Effects) -> None:
         """Do as the runner does: durable first, orders next."""
@@ -90,7 +95,60 @@ class HubMachine(RuleBasedStateMachine):
             attack_type=kind[0],
             protocol=kind[1],
         )
-        self.carry_out(take_sighting(self.core, one, self.now))
+        effects = take_sighting(self.core, one, self.now)
+        self.carry_out(effects)
+        self.no_drill_took_its_place(effects)
+
+    def no_drill_took_its_place(self, effects: Effects) -> None:
+        """A cap refuses a real attack on account of real ones alone, and none meets a drill's."""
+        real = [row for row in self.core.ledger if not row.drill]
+        for line in effects.lines:
+            if line.event == "mitigation.refused" and line.fields["guard"] == "cap":
+                assert len(real) == CAP
+        for attack in effects.attacks.values():
+            assert not attack.drill or attack.state is AttackState.ENDED
+
+    @rule(victim=st.sampled_from(TARGETS), enforce=st.booleans())
+    def drill_begins(self, victim: str, enforce: bool) -> None:  # noqa: FBT001
+        """An operator begins a drill, to be enforced or not, on any address."""
+        prefix = f"{victim}/128" if ":" in victim else f"{victim}/32"
+        wish = Wish(target=victim, enforce=prefix if enforce else None, seconds=30.0)
+        try:
+            self.token, effects = begin_drill(self.core, wish, "op", "", self.now)
+        except RefusedError:
+            return
+        self.carry_out(effects)
+
+    @rule(
+        victim=st.sampled_from(TARGETS),
+        action=st.sampled_from(["ban", "unban"]),
+        detector=st.sampled_from(["a", "b"]),
+        forged=st.booleans(),
+    )
+    def marked_event(self, victim: str, action: str, detector: str, forged: bool) -> None:  # noqa: FBT001
+        """An event with a mark comes, the right one or not, from a detector of real ones."""
+        drill = self.core.memory.drill
+        target = str(drill.target) if drill is not None and not forged else victim
+        self.number += 1
+        envelope = Envelope(
+            id=f"delivery-{self.number}",
+            detector=detector,
+            stamp=self.now,
+            args=(target, "incoming", "1000", action),
+            stdin=b"",
+            drill="forged" if forged else self.token or "none",
+        )
+        real = {attack.id: attack for attack in self.core.tracker if not attack.drill}
+        self.carry_out(take_event(self.core, self.number, envelope, self.now))
+        after = {attack.id: attack for attack in self.core.tracker if not attack.drill}
+        assert after == real, "a mark has hidden, ended or made a real attack"
+
+    @rule()
+    def drill_is_ended(self) -> None:
+        """The drill's command comes to its end."""
+        effects = Effects()
+        end_drill(self.core, "", self.now, effects, actor="op")
+        self.carry_out(effects)
 
     @rule(victim=st.sampled_from(TARGETS), detector=st.sampled_from(["a", "b"]))
     def unban(self, victim: str, detector: str) -> None:
@@ -232,14 +290,16 @@ class HubMachine(RuleBasedStateMachine):
     def caps_hold(self) -> None:
         """P4: neither ledger nor kernel ever has more than the cap."""
         if hasattr(self, "core"):
-            assert len(self.core.ledger) <= CAP
-            assert len(self.kernel) <= CAP
+            drills = {row.id for row in self.core.ledger if row.drill}
+            assert len([row for row in self.core.ledger if not row.drill]) <= CAP
+            assert len(drills) <= 2
+            assert len(self.kernel.keys() - drills) <= CAP
 
     @invariant()
     def one_target_has_each_countermeasure_once(self) -> None:
         """P5."""
         if hasattr(self, "core"):
-            keys = [(row.target, row.action, row.engine) for row in self.core.ledger]
+            keys = [(row.target, row.action, row.engine, row.drill) for row in self.core.ledger]
             assert len(keys) == len(set(keys))
 
     @invariant()
@@ -251,8 +311,21 @@ class HubMachine(RuleBasedStateMachine):
         for row in self.core.ledger:
             target = str(row.target.network_address)
             over = not self.held[target] and self.now > self.longest_after(target)
-            if over and row.id not in busy:
+            if over and row.id not in busy and not row.drill:
                 assert row.state is MitigationState.RELEASING
+
+    @invariant()
+    def nothing_of_a_drill_outlives_it(self) -> None:
+        """A drill that is over leaves releases alone, and no attack; there is one at a time."""
+        if not hasattr(self, "core"):
+            return
+        drill = self.core.memory.drill
+        running = drill.id if drill is not None else ""
+        assert {attack.drill for attack in self.core.tracker if attack.drill} <= {running}
+        for row in self.core.ledger:
+            if row.drill and row.drill != running:
+                assert row.state is MitigationState.RELEASING
+            assert not row.drill or row.deadline <= row.created_at + 30.0
 
 
 class BlindMachine(HubMachine):

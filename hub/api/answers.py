@@ -8,7 +8,15 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from hub.errors import ConfigError, HubError, IntakeError, RefusedError, StoreError, StoreFullError
+from hub.errors import (
+    ConfigError,
+    HubError,
+    IntakeError,
+    NotReadyError,
+    RefusedError,
+    StoreError,
+    StoreFullError,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +63,8 @@ def of_error(error: HubError) -> web.Response:
         headers["Retry-After"] = str(_RETRY_FULL_SECONDS if full else _RETRY_SECONDS)
     elif isinstance(error, RefusedError):
         status = 409
+        if isinstance(error, NotReadyError):
+            more["problems"] = list(error.problems)
     elif isinstance(error, IntakeError):
         status = 400
     return failure(

@@ -2,9 +2,12 @@
 """Reading a request body with a cap and a time limit, before anything is believed."""
 
 import asyncio
-from typing import Final
+import json
+from typing import Any, Final
 
 from aiohttp import web
+
+from hub.errors import IntakeError
 
 _PLAIN: Final = frozenset({"", "identity"})
 
@@ -53,6 +56,20 @@ async def read_body(request: web.Request, limit: int, seconds: float) -> bytes:
     except (web.RequestPayloadError, ConnectionError):
         raise BodyError(400, "broken", "the body ended early") from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def read_fields(request: web.Request, limit: int, seconds: float) -> Any:
+    """Return the JSON in the body of `request`, an empty object without a body.
+
+    Raises:
+        BodyError: as `read_body`.
+        IntakeError: it is no JSON.
+    """
+    body = await read_body(request, limit, seconds)
+    try:
+        return json.loads(body) if body else {}
+    except (ValueError, RecursionError):
+        raise IntakeError("the body is not JSON") from None
 
 
 def _too_long(limit: int) -> BodyError:

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from hub.drills.model import Hook
 from hub.intake.envelope import Envelope
+from hub.pipeline.drilling import Wish
 
 View = dict[str, Any]
 """One object as the operator API shows it: JSON values only, times in Unix seconds."""
@@ -22,6 +24,48 @@ class Accepted:
 
     number: int
     is_new: bool
+
+
+class Drills(Protocol):
+    """Drills, of which one is under way at a time."""
+
+    async def begin(self, wish: Wish, *, actor: str, reason: str) -> View:
+        """Begin one and return it with its `token`.
+
+        Raises:
+            IntakeError: the wish makes no sense.
+            RefusedError: one is under way, or it may not be there.
+        """
+        ...
+
+    async def look(self) -> View:
+        """Return the drill under way with its stages as they are now, else the newest.
+
+        Raises:
+            RefusedError: there has been none.
+        """
+        ...
+
+    def ran(self, drill_id: str, call: str, hook: Hook) -> None:
+        """Note how the hook of one call ended.
+
+        Raises:
+            RefusedError: that drill is not under way.
+        """
+        ...
+
+    async def finish(self, drill_id: str, *, actor: str, why: str) -> View:
+        """End it, take back what it put in force, and return its result.
+
+        Args:
+            drill_id: of the drill under way, or of the newest one.
+            actor: who asks.
+            why: why it did not run to its end; empty when it did.
+
+        Raises:
+            RefusedError: it is neither.
+        """
+        ...
 
 
 class Daemon(Protocol):
@@ -123,6 +167,23 @@ class Daemon(Protocol):
         Raises:
             ConfigError: with every mistake; nothing has changed.
         """
+        ...
+
+    async def arm(self, *, actor: str, reason: str) -> View:
+        """Leave dry-run; survives a restart. Returns `{armed, dry_run, ...}` as in `status`.
+
+        Raises:
+            NotReadyError: with everything that is missing.
+        """
+        ...
+
+    async def disarm(self, *, actor: str, reason: str, let_go: bool) -> View:
+        """Go back to dry-run at once, with `let_go` also taking back what is in force."""
+        ...
+
+    @property
+    def drills(self) -> "Drills":
+        """The drills of this hub."""
         ...
 
     def agents(self) -> list[View]:

@@ -2,7 +2,6 @@
 """The operator API: what is going on, and the few things a person may change."""
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -11,22 +10,22 @@ import structlog
 from aiohttp import web
 
 from hub.api.answers import Handler, answer, errors_as_json, failure
-from hub.api.body import BodyError, read_body
+from hub.api.body import BodyError, read_fields
 from hub.api.counters import Counters
 from hub.api.daemon import Daemon, View
+from hub.api.drills import DrillHandlers
 from hub.api.gates import NotAllowedError
 from hub.api.health import Health
 from hub.api.limits import Limits
 from hub.api.page.browsers import Visitors
 from hub.api.page.serve import StatusPage, refused
-from hub.api.peers import peer_of, user_name
+from hub.api.peers import ACTOR, peer_of, user_name
 from hub.api.stream import Stream
 from hub.clock import Clock
 from hub.errors import IntakeError
 
 log = structlog.get_logger(__name__)
 
-ACTOR: Final = web.RequestKey("actor", str)
 _LISTS: Final = {
     "attack": "list them: fnm-hub attacks --all",
     "event": "list the newest: fnm-hub events -n 100",
@@ -149,11 +148,7 @@ class _Operator:
         return _reason(await self._fields(request))
 
     async def _fields(self, request: web.Request) -> Any:
-        body = await read_body(request, _MAX_BODY, self._limits.body)
-        try:
-            return json.loads(body) if body else {}
-        except (ValueError, RecursionError):
-            raise IntakeError("the body is not JSON") from None
+        return await read_fields(request, _MAX_BODY, self._limits.body)
 
 
 def build_operator_app(
@@ -195,6 +190,8 @@ def build_operator_app(
     app.router.add_post("/v1/unfreeze", operator.change(daemon.unfreeze))
     app.router.add_post("/v1/drain", operator.change(daemon.drain))
     app.router.add_post("/v1/reload", operator.reload)
+    app.router.add_post("/v1/arm", operator.change(daemon.arm))
+    DrillHandlers(daemon, clock, limits or Limits()).add_to(app)
     app.router.add_get("/v1/agents", operator.agents)
     app.router.add_post("/v1/agents/{name}/trust", operator.trust)
     app.router.add_post("/v1/agents/{name}/forget", operator.forget)

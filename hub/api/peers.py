@@ -14,6 +14,8 @@ from aiohttp import web
 
 log = structlog.get_logger(__name__)
 
+ACTOR: Final = web.RequestKey("actor", str)
+"""The name of the user who asks, in a request that was let through."""
 _UCRED: Final = struct.Struct("3i")
 
 

@@ -35,6 +35,7 @@ class Sighting:
         stamp: when the sender took it up.
         delivery: the sender's name for this delivery, by which its way can be followed.
         received_at: when we took it, Unix seconds by our clock; None where nobody knows.
+        drill: id of the drill whose mark it bears, empty for a real one.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Sighting:
     report: Report
     delivery: str = ""
     received_at: float | None = None
+    drill: str = ""
 
     @property
     def origin(self) -> dict[str, Any]:

@@ -10,11 +10,16 @@ from hub.intake.model import WAYS, Action, AttackType, Direction, Report, Scope
 from hub.net import IPNetwork
 
 
-def subject_of(report: Report) -> str | None:
-    """Return the name under which attacks on this target are found; None without a target."""
+def subject_of(sighting: Sighting) -> str | None:
+    """Return the name under which attacks on this target are found; None without a target.
+
+    A drill has names of its own: it never meets a real attack, a tombstone or a flap.
+    """
+    report = sighting.report
+    mark = f"drill:{sighting.drill}:" if sighting.drill else ""
     if report.scope is Scope.HOSTGROUP:
-        return f"group:{report.hostgroup}" if report.hostgroup else None
-    return None if report.target is None else f"host:{report.target}"
+        return f"{mark}group:{report.hostgroup}" if report.hostgroup else None
+    return None if report.target is None else f"{mark}host:{report.target}"
 
 
 def targets_of(report: Report) -> tuple[IPNetwork, ...]:

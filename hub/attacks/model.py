@@ -55,6 +55,7 @@ class Attack:
         end_reason: why it ended: `unban`, `lifetime`, `operator` or `restored`.
         held: why it does not end although no detector reports it any more; empty when it does.
         delivery: of the event that began it; empty where a release did not keep it.
+        drill: id of the drill that it is, empty for a real one.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Attack:
     end_reason: str = ""
     held: str = ""
     delivery: str = ""
+    drill: str = ""
 
     @property
     def goes_on(self) -> bool:

@@ -53,6 +53,7 @@ class Tracker:
         self.limits = limits
         self.unseen: Callable[[str], bool] = lambda _: False
         self._attacks: dict[str, Attack] = {}
+        self._drills: set[str] = set()
         self._by_subject: dict[str, list[str]] = {}
         self._tombstones: OrderedDict[tuple[str, str, str], Tombstone] = OrderedDict()
         self._recent: OrderedDict[tuple[str, Direction], deque[float]] = OrderedDict()
@@ -73,14 +74,14 @@ class Tracker:
 
     def bury(self, sighting: Sighting, now: float) -> None:
         """Remember an unban, so that a ban which it overtook is cancelled."""
-        subject = subject_of(sighting.report)
+        subject = subject_of(sighting)
         if subject is not None:
             self._bury(sighting, subject, now)
 
     def fold(self, sighting: Sighting, now: float) -> Change:
         """Fold one event in and return what it did."""
         self._forget(now)
-        subject = subject_of(sighting.report)
+        subject = subject_of(sighting)
         if subject is None:
             return Change(Outcome.NOTHING, None, "the report names no host and no host group")
         if sighting.report.action in _POSITIVE:
@@ -158,7 +159,7 @@ class Tracker:
         return self._begin(sighting, subject, now)
 
     def _begin(self, sighting: Sighting, subject: str, now: float) -> Change:
-        if len(self._attacks) >= self.limits.max_active:
+        if len(self._attacks) - len(self._drills) >= self.limits.max_active:
             why = f"attacks.max_active ({self.limits.max_active}) attacks are open already"
             return Change(Outcome.REFUSED, None, why)
         report = sighting.report
@@ -182,6 +183,7 @@ class Tracker:
             episodes=1 + self._begun_recently(subject, direction, now),
             events=(sighting.number,),
             delivery=sighting.delivery,
+            drill=sighting.drill,
         )
         self._remember(subject, direction, now)
         self._put(attack)
@@ -275,6 +277,7 @@ class Tracker:
     def _end(self, attack: Attack, now: float) -> Change:
         after = replace(attack, state=AttackState.ENDED, updated_at=now, ended_at=now)
         del self._attacks[attack.id]
+        self._drills.discard(attack.id)
         ids = self._by_subject[attack.subject]
         ids.remove(attack.id)
         if not ids:
@@ -354,6 +357,7 @@ class Tracker:
     def _put(self, attack: Attack) -> Attack:
         if attack.id not in self._attacks:
             self._by_subject.setdefault(attack.subject, []).append(attack.id)
+            self._drills |= {attack.id} if attack.drill else set()
         self._attacks[attack.id] = attack
         return attack
 

@@ -14,6 +14,9 @@ DEFAULT_FASTNETMON: Final = Path("/etc/fastnetmon.conf")
 # As the daemon has them: it would cut a longer list without a word and refuse a longer reason.
 _MOST_ITEMS: Final = 10_000
 _MOST_LETTERS: Final = 500
+_MOST_PPS: Final = 1_000_000_000
+KINDS: Final = ("syn", "tcp", "udp", "icmp", "fragments")
+"""As `hub.drills.model` has them: the grammar loads nothing of the core."""
 
 _EPILOG: Final = """\
 exit codes: 0 done; 1 a problem was found or the hub refused; 2 wrong usage;
@@ -87,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     drain = add("drain", "change", "release everything and start nothing new")
     drain.add_argument("--yes", action="store_true", help="do not ask")
     _reason(drain)
+    _drills(add)
     add("reload", "change", "read the rules again; a mistake changes nothing")
     _checks(add)
     _backups(add)
@@ -178,6 +182,30 @@ def _agents(add: Any) -> None:
     _reason(rotate)
 
 
+def _drills(add: Any) -> None:
+    drill = add("drill", "drill", "send a synthetic attack through the whole chain")
+    drill.add_argument("--kind", choices=KINDS, default="syn", help="what it looks like (syn)")
+    drill.add_argument("--target", metavar="ADDRESS", help="default: one of yours is chosen")
+    drill.add_argument(
+        "--enforce", metavar="PREFIX", help="really apply countermeasures, to a target within"
+    )
+    drill.add_argument("--pps", type=_rate, default=100_000, help="packets a second (100000)")
+    drill.add_argument(
+        "--notify", metavar="PATH", type=Path, help="the hook (default: FastNetMon's own)"
+    )
+    drill.add_argument("--user", help="run the hook as USER (default: as FastNetMon does)")
+    drill.add_argument("--notify-too", action="store_true", help="send messages, run programs")
+    drill.add_argument(
+        "--seconds", type=_number, default=60, metavar="N", help="let go after N at the latest (60)"
+    )
+    drill.add_argument("--yes", action="store_true", help="do not ask")
+    _reason(drill)
+    _reason(add("arm", "arm", "leave dry-run, when everything for it is there"))
+    disarm = add("disarm", "disarm", "go back to dry-run at once")
+    disarm.add_argument("--release", action="store_true", help="also end what is in force")
+    _reason(disarm)
+
+
 def _checks(add: Any) -> None:
     for noun, verb, metavar, text in (
         ("config", "config_check", "FILE", "check a configuration and its rules"),
@@ -220,6 +248,13 @@ def _doctor(add: Any) -> None:
 def _count(text: str) -> int:
     if not 1 <= (number := _number(text)) <= _MOST_ITEMS:
         msg = f"{number} is not between 1 and {_MOST_ITEMS}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def _rate(text: str) -> int:
+    if not 1 <= (number := _number(text)) <= _MOST_PPS:
+        msg = f"{number} is not between 1 and {_MOST_PPS}"
         raise argparse.ArgumentTypeError(msg)
     return number
 

@@ -137,6 +137,8 @@ def _shown(value: Any) -> str:
             return "on: everything is decided, nothing is done"
         case False:
             return "off: countermeasures are applied"
+        case "until-armed":
+            return "until armed: everything is decided, nothing is done before fnm-hub arm"
         case list():
             return ", ".join(value) or "none"
         case _:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from hub.cli.client import ApiError, Client
 from hub.cli.details import show_mitigation
-from hub.cli.text import Screen, clean
+from hub.cli.text import Screen, clean, moment
 
 _DONE: Final = {
     "freeze": "frozen: nothing new starts, what is in force stays; undo with: fnm-hub unfreeze",
@@ -75,6 +75,28 @@ def show_switch(screen: Screen, what: str, before: dict[str, Any], after: dict[s
         screen.text(f"countermeasures in force or on their way: {real}")
     if planned or dry_run:
         screen.text(f"planned in dry-run, not in force: {planned}")
+
+
+def show_armed(screen: Screen, answer: dict[str, Any]) -> None:
+    """Say what `arm` has done."""
+    screen.text("armed: countermeasures are applied; undo with: fnm-hub disarm", "green")
+    drill = (answer.get("operator") or {}).get("drill")
+    if drill:
+        screen.text(f"it rests on drill {clean(drill)}")
+
+
+def show_disarmed(screen: Screen, answer: dict[str, Any], released: bool) -> None:  # noqa: FBT001
+    """Say what `disarm` has done, and what it has left in force."""
+    screen.text("dry-run: nothing new is applied or prolonged; undo with: fnm-hub arm", "cyan")
+    left = answer["in_force"]
+    if released:
+        screen.text("what was in force is being released")
+    elif left["count"]:
+        until = moment(left["until"], float(answer["now"]))
+        screen.text(
+            f"{left['count']} still in force, each to the end of its attack or its deadline, "
+            f"{until} at the latest; to end them now: fnm-hub disarm --release"
+        )
 
 
 def confirmed(what: str) -> bool:

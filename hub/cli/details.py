@@ -22,8 +22,9 @@ def show_attack(screen: Screen, attack: dict[str, Any]) -> None:
     """Print the answer of `/v1/attacks/{id}`."""
     now = float(attack["now"])
     state = clean(attack["state"])
+    drill = f"  DRILL {clean(attack['drill'])}" if attack.get("drill") else ""
     screen.text(
-        f"attack {clean(attack['id'])}  {state}  {attack_target(attack)}",
+        f"attack {clean(attack['id'])}  {state}  {attack_target(attack)}{drill}",
         STATE_STYLES.get(state, "bold"),
     )
     if attack.get("hostgroup") or len(attack["targets"]) > 1:

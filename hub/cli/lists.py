@@ -20,7 +20,7 @@ def show_attacks(screen: Screen, answer: dict[str, Any]) -> None:
         rows.append(
             (
                 Cell(clean(attack["id"])),
-                _state(attack["state"]),
+                _state(attack["state"], attack.get("drill")),
                 Cell(attack_target(attack)),
                 Cell(_WAYS.get(attack["direction"], "?")),
                 Cell(clean(attack["attack_type"])),
@@ -48,7 +48,7 @@ def show_mitigations(screen: Screen, answer: dict[str, Any]) -> None:
     rows = [
         (
             Cell(clean(row["id"])),
-            _state(row["state"]),
+            _state(row["state"], row.get("drill")),
             Cell(action_word(row["action"])),
             Cell(clean(row["engine"])),
             Cell(target(row["target"])),
@@ -82,7 +82,10 @@ def show_events(screen: Screen, answer: dict[str, Any]) -> None:
             Cell(clean(row["detector"])),
             Cell(clean(row.get("action") or "?")),
             Cell(target(row.get("target") or "-")),
-            Cell(clean(row["status"]), STATE_STYLES.get(row["status"], "")),
+            Cell(
+                ("drill " if row.get("drill") else "") + clean(row["status"]),
+                STATE_STYLES.get(row["status"], ""),
+            ),
             Cell(clean(row.get("attack") or "-")),
         )
         for row in sorted(answer["items"], key=lambda row: row["number"])
@@ -124,8 +127,9 @@ def left(mitigation: dict[str, Any], now: float) -> str:
     return remaining(mitigation["deadline"], now)
 
 
-def _state(state: str) -> Cell:
-    return Cell(clean(state).replace("_", "-"), STATE_STYLES.get(state, ""))
+def _state(state: str, drill: object) -> Cell:
+    mark = "drill " if drill else ""
+    return Cell(mark + clean(state).replace("_", "-"), STATE_STYLES.get(state, ""))
 
 
 def _span(seconds: float) -> str:

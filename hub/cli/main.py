@@ -278,6 +278,48 @@ class _Commands:
             lambda screen, after: show_switch(screen, what, before, after),
         )
 
+    def _drill(self) -> int:
+        from hub.cli.control import confirmed  # noqa: PLC0415
+        from hub.cli.drill import Wanted, drill, show_drill  # noqa: PLC0415
+        from hub.cli.hook import identity  # noqa: PLC0415
+
+        args = self._args
+        wanted = Wanted(
+            kind=args.kind,
+            target=args.target,
+            enforce=args.enforce,
+            notify=args.notify,
+            pps=args.pps,
+            notify_too=args.notify_too,
+            seconds=float(args.seconds),
+            reason=args.reason,
+        )
+        if args.enforce and not args.yes:
+            warning = (
+                f"Countermeasures will really be applied to an address within {args.enforce}, "
+                f"for {args.seconds} s at most."
+            )
+            if not confirmed(warning):
+                print(f"fnm-hub: {warning}\n  If you mean it: drill --yes", file=sys.stderr)
+                return USAGE
+        result = drill(self._client(), wanted, identity(args.user))
+        self._show(result, show_drill)
+        return OK if result["passed"] else PROBLEM
+
+    def _arm(self) -> int:
+        from hub.cli.control import show_armed  # noqa: PLC0415
+
+        return self._show(self._client().post("/v1/arm", {"reason": self._args.reason}), show_armed)
+
+    def _disarm(self) -> int:
+        from hub.cli.control import show_disarmed  # noqa: PLC0415
+
+        asked = {"reason": self._args.reason, "release": self._args.release}
+        done = self._client().post("/v1/disarm", asked)
+        return self._show(
+            done, lambda screen, fields: show_disarmed(screen, fields, self._args.release)
+        )
+
     def _events_parse(self) -> int:
         from hub.cli.parse import run  # noqa: PLC0415
 

@@ -21,6 +21,7 @@ def show_status(screen: Screen, status: dict[str, Any]) -> None:
     screen.field("mitigations", _counts(counts["mitigations"]), "alarm" if failed else "")
     screen.field("events", _counts(counts["events"]))
     _rules(screen, status["rules"], now)
+    _arming(screen, status, now)
     _caps(screen, status.get("caps", {}))
     _store(screen, status["store"], status["spool"])
     screen.line()
@@ -64,6 +65,33 @@ def _rules(screen: Screen, rules: dict[str, Any], now: float) -> None:
     screen.field("rules", f"{rules['count']} from {files}")
     version = clean(rules["version"])[:12]
     screen.field("", f"version {version}, loaded {moment(rules['loaded_at'], now)}")
+
+
+def _arming(screen: Screen, status: dict[str, Any], now: float) -> None:
+    """Show who armed or disarmed, and the newest drill; an older daemon tells of neither."""
+    arming, drill = status.get("arming") or {}, status.get("drill") or {}
+    said = arming.get("operator")
+    if said:
+        what = "armed" if said["armed"] else "disarmed"
+        reason = f": {clean(said['reason'])}" if said.get("reason") else ""
+        who = clean(said["actor"])
+        screen.field("mode", f"{what} by {who} {age(said['since'], now)}{reason}")
+    elif arming.get("armed"):
+        screen.field("mode", "armed by dry_run: false in the configuration")
+    running, last = drill.get("running"), drill.get("last")
+    if running:
+        where = f"drill {clean(running['id'])} on {clean(running['target'])}"
+        screen.field("drill", f"under way: {where} by {clean(running['actor'])}", "yellow")
+    if last:
+        verdict = "passed" if last["passed"] else f"FAILED: {clean(last['why'])}"
+        text = f"{clean(last['id'])} {age(last['ended_at'], now)}, {clean(last['kind'])} on "
+        text += f"{clean(last['target'])}: {verdict}"
+        screen.field("" if running else "drill", text, "" if last["passed"] else "alarm")
+        for stage in last["stages"] if not last["passed"] else ():
+            if stage["ok"] is False and stage["todo"]:
+                screen.field("", f"{clean(stage['name'])}: {clean(stage['todo'])}")
+    if arming.get("drill_lacking") and (last or arming.get("armed")):
+        screen.field("", clean(arming["drill_lacking"]), "yellow")
 
 
 def _caps(screen: Screen, caps: dict[str, Any]) -> None:

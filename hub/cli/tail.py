@@ -53,10 +53,10 @@ def show_item(screen: Screen, item: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _connection(screen: Screen, item: dict[str, Any]) -> None:
-    if item["first"]:
+    if item.get("first"):
         if screen.has_reader:
             screen.line("-- waiting for what happens; Ctrl-C ends --", "dim")
-    elif item["up"]:
+    elif item.get("up"):
         screen.line("-- the daemon is back; what happened meanwhile: fnm-hub events --", "green")
     else:
         screen.line("-- the daemon went away; waiting for it --", "alarm")
@@ -91,6 +91,7 @@ def _event(event: dict[str, Any]) -> tuple[str, str]:
             target(event.get("target") or "-"),
             f"from {clean(event.get('detector', '?'))}",
             clean(status),
+            "DRILL" if event.get("drill") else "",
             clean(event.get("note") or ""),
         )
     )
@@ -104,6 +105,7 @@ def _attack(attack: dict[str, Any], change: str) -> str:
             clean(attack.get("id", "?")),
             change,
             attack_target({"targets": [], **attack}),
+            "DRILL" if attack.get("drill") else "",
             clean(attack.get("attack_type", "")),
             f"{amount(attack.get('pps'))} pps",
         )
@@ -119,6 +121,7 @@ def _mitigation(mitigation: dict[str, Any], change: str) -> str:
             change,
             f"{action} on {target(mitigation.get('target', '-'))}",
             f"by {clean(mitigation.get('engine', '?'))}",
+            "DRILL" if mitigation.get("drill") else "",
             clean(mitigation.get("error") or ""),
         )
     )

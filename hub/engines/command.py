@@ -199,6 +199,7 @@ class CommandEngine:
             "FNM_SERVICE": mitigation.service.name if mitigation.service else "",
             "FNM_ATTACKS": ",".join(mitigation.attacks),
             "FNM_DEADLINE": f"{mitigation.deadline:.3f}",
+            "FNM_DRILL": "1" if mitigation.drill else "",
         }
 
     def _check_kind(self, mitigation: Mitigation) -> None:

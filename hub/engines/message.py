@@ -18,7 +18,7 @@ def message(mitigation: Mitigation, state: State) -> dict[str, Any]:
     The fields: `v`, `kind` (`notify` or `command`), `state`, `mitigation` and `revision` (together
     with `state` they name the message: a repeated one has the same three), `rule`, `target`,
     `service` (null where there is none), `engine`, `attacks`, `created_at` and `deadline` (Unix
-    seconds), `reason` (why it goes off, empty while on).
+    seconds), `reason` (why it goes off, empty while on), `drill` (true for what is no real attack).
     """
     return {
         "v": VERSION,
@@ -34,6 +34,7 @@ def message(mitigation: Mitigation, state: State) -> dict[str, Any]:
         "created_at": mitigation.created_at,
         "deadline": mitigation.deadline,
         "reason": mitigation.reason,
+        "drill": bool(mitigation.drill),
     }
 
 

@@ -3,8 +3,9 @@
 
 JSON object, UTF-8, version 1 (docs/protocols.md):
 `{"v":1,"id":str,"detector":str,"stamp":float,"mono":float|null,"boot":str,"args":[str],
-"stdin":base64,"truncated":bool}`; `mono`, `boot` and `truncated` may be missing. `args` hold argv
-without the program; bytes that are no UTF-8 stand as lone surrogates (PEP 383).
+"stdin":base64,"truncated":bool,"drill":str}`; `mono`, `boot`, `truncated` and `drill` may be
+missing. `args` hold argv without the program; bytes that are no UTF-8 stand as lone surrogates
+(PEP 383).
 """
 
 import base64
@@ -24,6 +25,7 @@ _BOOT: Final = re.compile(r"[0-9A-Fa-f-]{0,64}")
 _UNBAN: Final = b"unb"
 _HEAD: Final = 65536
 _DETECTOR: Final = re.compile(r"[0-9A-Za-z._:-]{1,64}")
+_DRILL: Final = re.compile(r"[0-9A-Za-z_-]{0,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Envelope:
         truncated: the sender cut `stdin` at its limit.
         mono: seconds since the sender's boot (CLOCK_MONOTONIC) at that moment, if known.
         boot: the sender's boot id, empty if unknown.
+        drill: the token of the drill that it claims to belong to, empty if none.
     """
 
     id: str
@@ -49,6 +52,7 @@ class Envelope:
     truncated: bool = False
     mono: float | None = None
     boot: str = ""
+    drill: str = ""
 
     @property
     def order(self) -> Stamp:
@@ -58,19 +62,20 @@ class Envelope:
 
 def encode(envelope: Envelope) -> bytes:
     """Return the JSON form of `envelope`."""
-    return json.dumps(
-        {
-            "v": VERSION,
-            "id": envelope.id,
-            "detector": envelope.detector,
-            "stamp": envelope.stamp,
-            "mono": envelope.mono,
-            "boot": envelope.boot,
-            "args": envelope.args,
-            "stdin": base64.b64encode(envelope.stdin).decode("ascii"),
-            "truncated": envelope.truncated,
-        }
-    ).encode("ascii")
+    fields = {
+        "v": VERSION,
+        "id": envelope.id,
+        "detector": envelope.detector,
+        "stamp": envelope.stamp,
+        "mono": envelope.mono,
+        "boot": envelope.boot,
+        "args": envelope.args,
+        "stdin": base64.b64encode(envelope.stdin).decode("ascii"),
+        "truncated": envelope.truncated,
+    }
+    if envelope.drill:
+        fields["drill"] = envelope.drill
+    return json.dumps(fields).encode("ascii")
 
 
 def decode(body: bytes) -> Envelope:
@@ -104,6 +109,7 @@ def decode(body: bytes) -> Envelope:
         truncated=fields.get("truncated") is True,
         mono=None if fields.get("mono") is None else _number(fields, "mono"),
         boot=_matching({"boot": fields.get("boot", "")}, "boot", _BOOT),
+        drill=_matching({"drill": fields.get("drill", "")}, "drill", _DRILL),
     )
 
 

@@ -44,11 +44,12 @@ class Proposal:
     ttl: float
     dry_run: bool
     named: bool = False
+    drill: str = ""
 
     @property
     def key(self) -> str:
-        """Return what makes two proposals the same mitigation."""
-        return f"{self.target} {self.engine} {self.action!r}"
+        """Return what makes two proposals the same mitigation; a drill's is never a real one's."""
+        return f"{self.target} {self.engine} {self.action!r} {self.drill}"
 
 
 class Ledger:
@@ -56,7 +57,7 @@ class Ledger:
 
     Args:
         rows: what an earlier run left open.
-        messengers: engines that only carry messages; their rows count in no cap.
+        messengers: engines that only carry messages; their rows count in no cap, nor do a drill's.
     """
 
     def __init__(self, rows: Iterable[Mitigation] = (), messengers: Collection[str] = ()) -> None:
@@ -114,6 +115,7 @@ class Ledger:
                 ttl=proposal.ttl,
                 attacks=(attack_id,),
                 delivery=delivery,
+                drill=proposal.drill,
             )
         )
 
@@ -281,7 +283,7 @@ class Ledger:
         return row
 
     def _count(self, row: Mitigation, change: int) -> None:
-        if row.engine not in self._messengers:
+        if row.engine not in self._messengers and not row.drill:
             self._engines[row.engine] += change
             self._used[row.rule] += change
 
@@ -294,7 +296,7 @@ class Ledger:
 
 def key_of(row: Mitigation) -> str:
     """Return what makes two rows, or a row and a proposal, the same mitigation."""
-    return f"{row.target} {row.engine} {row.action!r}"
+    return f"{row.target} {row.engine} {row.action!r} {row.drill}"
 
 
 def _same(before: Mitigation, after: Mitigation) -> bool:

@@ -41,6 +41,7 @@ class Mitigation:
         revision: grows with each change; engines ignore older ones.
         error: why it failed, for the operator.
         delivery: of the event that it goes back to; empty where there is none on record.
+        drill: id of the drill that it belongs to, empty for a real one.
     """
 
     id: str
@@ -61,3 +62,4 @@ class Mitigation:
     released_at: float | None = None
     reason: str = ""
     delivery: str = ""
+    drill: str = ""

@@ -15,7 +15,7 @@ from hub.net import IPNetwork
 from hub.pipeline.guarding import Asked, asked, asked_of_live, forbidden, refuse
 from hub.pipeline.releasing import release
 from hub.pipeline.state import Escalating, State
-from hub.pipeline.words import audit, rule_line, say
+from hub.pipeline.words import audit, marked, rule_line, say
 from hub.rules.actions import Action, Command, Notify
 from hub.rules.ruleset import Chosen, Decision
 
@@ -65,11 +65,15 @@ def decide(state: State, occasion: Occasion, now: float, effects: Effects) -> No
         for chosen in decision.chosen:
             entry = Escalating(chosen, service, tuple(targets))
             before = former.get((service, chosen.rule))
-            _enlist(state, occasion.attack.id, entry, before)
+            if not occasion.attack.drill:
+                _enlist(state, occasion.attack.id, entry, before)
             again = [chosen.escalate[number].actions for number in sorted(entry.fired)]
             for action in (one for actions in (chosen.actions, *again) for one in actions):
                 for target in targets:
-                    admit(state, occasion, propose(state, chosen, action, target), now, effects)
+                    proposal = propose(state, occasion.attack, chosen, action, target)
+                    admit(state, occasion, proposal, now, effects)
+    if occasion.attack.drill:
+        return  # it does not linger: what it put in force goes with its unban
     attack = state.tracker.set_linger(occasion.attack.id, linger)
     if attack is not None:
         effects.attacks[attack.id] = attack
@@ -109,7 +113,8 @@ def _note_decision(
     if known.get(service) == outcome:
         return
     known[service] = outcome
-    effects.matched += [chosen.rule for chosen in decision.chosen] or ["none"]
+    if not occasion.attack.drill:
+        effects.matched += [chosen.rule for chosen in decision.chosen] or ["none"]
     document = decision.to_json()
     rules = document.pop("trace")
     names = ", ".join(chosen.rule for chosen in decision.chosen)
@@ -134,18 +139,39 @@ def _by_service(state: State, attack: Attack) -> dict[str | None, list[IPNetwork
     return groups or {None: []}
 
 
-def propose(state: State, chosen: Chosen, action: Action, target: IPNetwork) -> Proposal:
+def propose(
+    state: State, attack: Attack, chosen: Chosen, action: Action, target: IPNetwork
+) -> Proposal:
     """Return what a rule's countermeasure on a target asks for."""
+    drill = state.drill_of(attack)
+    ttl = chosen.ttl if chosen.ttl is not None else state.config.attacks.lifetime
     return Proposal(
         target=target,
         action=action,
         engine=_engine_for(state, action, chosen.engine),
         service=state.config.service_of(target),
         rule=chosen.rule,
-        ttl=chosen.ttl if chosen.ttl is not None else state.config.attacks.lifetime,
-        dry_run=state.config.dry_run or chosen.dry_run,
+        ttl=ttl if drill is None else min(ttl, drill.seconds),
+        dry_run=chosen.dry_run or _is_planned_only(state, attack, action),
         named=chosen.engine is not None,
+        drill=attack.drill,
     )
+
+
+def _is_planned_only(state: State, attack: Attack, action: Action) -> bool:
+    """Tell whether an action is only planned, rules aside.
+
+    A drill acts on traffic where it may enforce, and speaks to others where it is asked to; a
+    program may do either, so that it needs both.
+    """
+    if not attack.drill:
+        return state.dry_run
+    drill = state.drill_of(attack)
+    if drill is None:
+        return True
+    if isinstance(action, Notify):
+        return not drill.notify_too or (state.lasting(action.to) and not drill.enforce)
+    return not drill.enforce or (isinstance(action, Command) and not drill.notify_too)
 
 
 def _engine_for(state: State, action: Action, wanted: str | None) -> str:
@@ -289,7 +315,7 @@ def _note_refusal(
     now: float,
     effects: Effects,
 ) -> None:
-    if refusal.guard in _PASSING:
+    if refusal.guard in _PASSING and not proposal.drill:
         state.waiting[occasion.attack.id] = None
     told = state.told.setdefault(occasion.attack.id, set())
     mark = f"{refusal.guard} {proposal.key}"
@@ -307,6 +333,7 @@ def _note_refusal(
         delivery=occasion.delivery,
         why=refusal.why,
         todo=refusal.todo,
+        **marked(proposal.drill),
     )
     audit(
         effects,

@@ -59,7 +59,7 @@ def _take(
     """Take a step; what a guard refuses of it is tried again, and that alone."""
     step, occasion = entry.chosen.escalate[number], Occasion(attack, None, "hub")
     wanted = [
-        propose(state, entry.chosen, action, target)
+        propose(state, attack, entry.chosen, action, target)
         for action in step.actions
         for target in entry.targets
     ]

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an event to an attack, and on to the decision; and what the passing of time does."""
 
-from typing import Any
+from dataclasses import replace
 
 from hub.attacks.change import Change, Outcome, Sighting
-from hub.attacks.model import Attack
 from hub.effects import Effects
 from hub.errors import NotUnderstoodError
 from hub.intake.envelope import Envelope
@@ -12,14 +11,24 @@ from hub.intake.model import Action, Report
 from hub.intake.parse import parse
 from hub.mitigations.executor import Order, Verb
 from hub.mitigations.model import MitigationState
+from hub.pipeline.changes import note_change
 from hub.pipeline.deciding import Occasion, decide, decide_waiting
+from hub.pipeline.drilling import (
+    clash,
+    drill_step,
+    end_drill,
+    invalid_mark,
+    note_attack,
+    note_taken,
+)
 from hub.pipeline.escalating import escalate_step
 from hub.pipeline.holding import hold_step
 from hub.pipeline.operating import drain_step, forget_hold_offs, withdraw_forbidden
 from hub.pipeline.releasing import release, release_overdue
 from hub.pipeline.state import State
-from hub.pipeline.words import audit
+from hub.pipeline.words import marked
 from hub.store.records import EventResult
+from hub.views import DRILL_NOTE
 
 _DECIDING = frozenset({Outcome.BEGAN, Outcome.RETURNED, Outcome.CHANGED, Outcome.REFRESHED})
 
@@ -45,7 +54,15 @@ def take_event(
         )
         return effects
     sighting = Sighting(number, envelope.detector, envelope.order, report, envelope.id, received_at)
-    return take_sighting(state, sighting, now)
+    if not envelope.drill:
+        return take_sighting(state, sighting, now)
+    why = invalid_mark(state, envelope.drill, report, now)
+    drill = state.memory.drill
+    if why or drill is None:
+        return _refuse_mark(sighting, why, effects)
+    note_taken(state, report.action, effects)
+    effects.add(take_sighting(state, replace(sighting, drill=drill.id), now))
+    return effects
 
 
 def take_sighting(state: State, sighting: Sighting, now: float) -> Effects:
@@ -55,6 +72,10 @@ def take_sighting(state: State, sighting: Sighting, now: float) -> Effects:
     _note_event(sighting, change, effects)
     for one in (change, *change.also):
         note_change(state, one, sighting, now, effects)
+    if sighting.drill:
+        note_attack(state, change.attack, effects)
+    elif change.attack is not None and change.outcome in _DECIDING:
+        clash(state, change.attack, now, effects)
     if change.attack is not None and change.outcome in _DECIDING:
         occasion = Occasion(
             change.attack, sighting.number, sighting.detector, origin=sighting.origin
@@ -65,6 +86,8 @@ def take_sighting(state: State, sighting: Sighting, now: float) -> Effects:
 
 def remember_unban(state: State, number: int, envelope: Envelope, now: float) -> None:
     """Let an unban of before the restart go on cancelling a ban that comes after it."""
+    if envelope.drill:
+        return
     try:
         report = parse(envelope.args, envelope.stdin)
     except NotUnderstoodError:
@@ -79,6 +102,7 @@ def tick(state: State, now: float) -> Effects:
     hold_step(state, now, effects)
     for change in state.tracker.advance(now):
         note_change(state, change, None, now, effects)
+    drill_step(state, now, effects)
     release_overdue(state, now, effects)
     forget_hold_offs(state, now, effects)
     decide_waiting(state, now, effects)
@@ -96,6 +120,7 @@ def resume(state: State, now: float, *, complete: bool = True) -> Effects:
         complete: every attack of the earlier run is known; else what nobody holds stays.
     """
     effects = Effects()
+    end_drill(state, "the hub was restarted in the middle", now, effects)
     withdraw_forbidden(state, now, effects)
     for row in state.ledger if complete else ():
         if all(state.tracker.get(attack_id) is None for attack_id in row.attacks):
@@ -111,7 +136,7 @@ def resume(state: State, now: float, *, complete: bool = True) -> Effects:
 def _note_event(sighting: Sighting, change: Change, effects: Effects) -> None:
     report, attack = sighting.report, change.attack
     target = _target_text(report)
-    note = f"{change.outcome}: {change.why}"
+    note = f"{DRILL_NOTE if sighting.drill else ''}{change.outcome}: {change.why}"
     attack_id = attack.id if attack else ""
     effects.events.append(
         EventResult(sighting.number, "done", str(report.action), target, attack_id, note)
@@ -127,67 +152,24 @@ def _note_event(sighting: Sighting, change: Change, effects: Effects) -> None:
         outcome=str(change.outcome),
         attack=attack_id,
         why=change.why,
+        **marked(sighting.drill),
     )
 
 
-def note_change(
-    state: State, change: Change, sighting: Sighting | None, now: float, effects: Effects
-) -> None:
-    """Say what has become of an attack; what it held is released where it has ended."""
-    attack = change.attack
-    event = sighting.number if sighting else None
-    if change.outcome is Outcome.REFUSED:
-        effects.log(
-            "error",
-            "attack.refused",
-            number=event,
-            delivery=sighting.delivery if sighting else "",
-            why=change.why,
-            todo="raise attacks.max_active, or look for a detector that reports too much",
-        )
-    if attack is None or change.outcome in (Outcome.STALE, Outcome.NOTHING):
-        return
-    effects.attacks[attack.id] = attack
-    if change.outcome is not Outcome.REFRESHED:
-        what = f"attack.{change.outcome}"
-        effects.log(
-            "info",
-            what,
-            attack=attack.id,
-            targets=[str(target) for target in attack.targets],
-            direction=str(attack.direction),
-            attack_type=str(attack.attack_type),
-            protocol=attack.protocol,
-            pps=attack.pps,
-            episodes=attack.episodes,
-            delivery=(sighting.delivery if sighting else "") or attack.delivery,
-            why=change.why,
-        )
-        details = {"about": _about(attack), **({"origin": sighting.origin} if sighting else {})}
-        audit(effects, now, what, change.why, attack=attack, event=event, details=details)
-    if change.outcome is Outcome.ENDED:
-        state.told.pop(attack.id, None)
-        state.decided.pop(attack.id, None)
-        state.waiting.pop(attack.id, None)
-        state.seen.pop(attack.id, None)
-        state.escalating.pop(attack.id, None)
-        free, held = state.ledger.leave(attack.id)
-        effects.mitigations |= {row.id: row for row in held}
-        for row in free:
-            release(state, row, f"attack ended: {attack.end_reason}", now, effects)
-
-
-def _about(attack: Attack) -> dict[str, Any]:
-    """Return what is attacked and how, for the audit record."""
-    return {
-        "targets": [str(target) for target in attack.targets],
-        "hostgroup": attack.hostgroup,
-        "direction": str(attack.direction),
-        "attack_type": str(attack.attack_type),
-        "protocol": attack.protocol,
-        "pps": attack.pps,
-        "bps": attack.bps,
-    }
+def _refuse_mark(sighting: Sighting, why: str, effects: Effects) -> Effects:
+    """Keep an event whose mark is of no drill, as it came: it is neither believed nor a drill."""
+    note = f"it bears the mark of a drill, and {why}"
+    effects.events.append(EventResult(sighting.number, "not_understood", note=note))
+    effects.log(
+        "warning",
+        "event.drill_refused",
+        number=sighting.number,
+        detector=sighting.detector,
+        target=_target_text(sighting.report),
+        why=why,
+        todo="look who sends it if no drill has just ended; events without a mark are not affected",
+    )
+    return effects
 
 
 def _target_text(report: Report) -> str:

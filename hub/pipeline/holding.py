@@ -48,7 +48,7 @@ def measure(state: State, engine: str, rates: Mapping[str, Rates] | None, now: f
             hostile[attack_id] += one.hostile_pps
     for attack_id, pps in hostile.items():
         attack = state.tracker.get(attack_id)
-        if attack is not None:
+        if attack is not None and not attack.drill:
             _see(state, attack, pps, now, effects)
     for row, one in mine:
         effects.add(renew_if_loud(state, row, one.hostile_pps, now))

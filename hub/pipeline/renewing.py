@@ -51,8 +51,8 @@ def renew_if_loud(state: State, row: Mitigation, pps: float, now: float) -> Effe
 
 
 def _due(state: State, row: Mitigation, now: float) -> bool:
-    """Tell whether it is time; dry-run prolongs nothing."""
-    if state.config.dry_run:
+    """Tell whether it is time; dry-run prolongs nothing, and nothing prolongs a drill."""
+    if state.dry_run or row.drill:
         return False
     return row.state is MitigationState.ACTIVE and row.deadline - now < row.ttl / 2
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from hub.attacks.tracker import Tracker
 from hub.effects import Effects
 from hub.mitigations.model import Mitigation, MitigationState
-from hub.pipeline.events import note_change
+from hub.pipeline.changes import note_change
 from hub.pipeline.state import State
 from hub.pipeline.words import audit, say
 

@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+from hub.attacks.model import Attack
 from hub.attacks.tracker import Tracker
-from hub.config import Config
+from hub.config import UNTIL_ARMED, Config
 from hub.documents import MEMORY_KEY, Memory, dump_memory
+from hub.drills.model import Course, Drill
 from hub.effects import Effects
 from hub.mitigations.engine import Capabilities
 from hub.mitigations.ledger import Ledger
@@ -70,6 +72,7 @@ class State:
         seen: what the measurements say, by attack.
         escalating: rules that may go on to more, by attack, and by service and rule.
         evaluating: is entered around each evaluation of the rules, by whoever measures it.
+        course: what has been seen of the drill under way.
     """
 
     config: Config
@@ -87,10 +90,24 @@ class State:
     seen: dict[str, Seen] = field(default_factory=dict)
     escalating: dict[str, dict[tuple[str | None, str], Escalating]] = field(default_factory=dict)
     evaluating: Callable[[], AbstractContextManager[object]] = nullcontext
+    course: Course | None = None
 
     def __post_init__(self) -> None:
         """Let the tracker ask what only all parts together know."""
         self.tracker.unseen = self.unseen
+
+    @property
+    def dry_run(self) -> bool:
+        """Tell whether nothing is applied: the configuration says so, or nobody has armed."""
+        arming = self.memory.arming
+        if self.config.dry_run == UNTIL_ARMED:
+            return arming is None or not arming.armed
+        return self.config.dry_run or (arming is not None and not arming.armed)
+
+    def drill_of(self, attack: Attack) -> Drill | None:
+        """Return the drill that an attack is, None for a real one."""
+        drill = self.memory.drill
+        return drill if drill is not None and attack.drill == drill.id else None
 
     def hiding(self, attack_id: str) -> list[Mitigation]:
         """Return what is in force and hides an attack from its detector."""
@@ -105,6 +122,9 @@ class State:
 
     def unseen(self, attack_id: str) -> bool:
         """Tell whether a detector cannot see an attack, and engines have not seen its end."""
+        attack = self.tracker.get(attack_id)
+        if attack is not None and attack.drill:
+            return False  # there is no traffic that anybody could see
         seen = self.seen.get(attack_id)
         return not (seen is not None and seen.quiet) and bool(self.hiding(attack_id))
 

@@ -29,6 +29,7 @@ def say(
         delivery=row.delivery,
         why=why,
         **({"todo": todo} if todo else {}),
+        **marked(row.drill),
     )
 
 
@@ -57,7 +58,8 @@ def audit(
             "state": str(mitigation.state),
             "deadline": mitigation.deadline,
         }
-    document |= details or {}
+    drill = mitigation.drill if mitigation is not None else attack.drill if attack else ""
+    document |= {**marked(drill), **(details or {})}
     held_by = mitigation.attacks if mitigation else ()
     about = [attack.id] if attack else [*held_by] or [""]
     text = json.dumps(document)
@@ -73,6 +75,11 @@ def audit(
         )
         for attack_id in about
     ]
+
+
+def marked(drill: str) -> dict[str, str]:
+    """Return the field that marks a line or a document as a drill's; none for what is real."""
+    return {"drill": drill} if drill else {}
 
 
 def rule_line(rule: Mapping[str, Any]) -> str:

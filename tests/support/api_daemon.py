@@ -4,11 +4,14 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from hub.api.daemon import Accepted, View
+from hub.drills.model import Hook
 from hub.errors import RefusedError
 from hub.intake.envelope import Envelope, encode
+from hub.pipeline.drilling import Wish
 
 NOW = 1_700_000_000.0
 
@@ -105,10 +108,40 @@ def attack_view(**changed: Any) -> View:
     }
 
 
+class MemoryDrills:
+    """Drills of which none ever begins."""
+
+    def __init__(self) -> None:
+        self.hooks: list[tuple[str, str, Hook]] = []
+
+    async def begin(self, wish: Wish, *, actor: str, reason: str) -> View:
+        """Return what was wished for."""
+        return {
+            "id": "d-0123456789",
+            "token": "t",
+            "actor": actor,
+            "reason": reason,
+            **asdict(wish),
+        }
+
+    async def look(self) -> View:
+        """Refuse: there is none."""
+        raise RefusedError("there has been no drill", todo="run one: fnm-hub drill")
+
+    def ran(self, drill_id: str, call: str, hook: Hook) -> None:
+        """Keep it."""
+        self.hooks.append((drill_id, call, hook))
+
+    async def finish(self, drill_id: str, *, actor: str, why: str) -> View:
+        """Return what was said."""
+        return {"id": drill_id, "actor": actor, "why": why}
+
+
 class MemoryDaemon:
     """Keeps what it is given; shows what a test puts in."""
 
     def __init__(self) -> None:
+        self.drills = MemoryDrills()
         self.accepted: list[tuple[Envelope, bytes, str]] = []
         self.failing: Exception | None = None
         self.not_ready: list[str] = []
@@ -225,6 +258,14 @@ class MemoryDaemon:
     async def drain(self, *, actor: str, reason: str) -> View:
         """Note the call."""
         return self._changed("drain", actor, reason)
+
+    async def arm(self, *, actor: str, reason: str) -> View:
+        """Say so."""
+        return self._changed("arm", actor, reason)
+
+    async def disarm(self, *, actor: str, reason: str, let_go: bool) -> View:
+        """Say so."""
+        return self._changed("disarm --release" if let_go else "disarm", actor, reason)
 
     async def reload(self, *, actor: str) -> View:
         """Note the call."""

@@ -42,7 +42,7 @@ def _mitigation(row: View, now: float) -> tuple[Any, ...]:
     return (
         state(row["state"], alarm=bool(row.get("error"))),
         [el("b", address(row["target"])), " ", el("code", row["id"])],
-        f"{how} by {row['engine']}",
+        f"{'DRILL ' if row.get('drill') else ''}{how} by {row['engine']}",
         el("span", remaining(row["deadline"], now), data_deadline=f"{row['deadline']:.3f}"),
         *measured,
         why,

@@ -48,9 +48,10 @@ def _end(attack: View, now: float) -> float:
 
 
 def _names(attack: View) -> str:
+    mark = "DRILL " if attack.get("drill") else ""
     if attack["hostgroup"]:
-        return f"host group {attack['hostgroup']}"
-    return ", ".join(address(one) for one in attack["targets"])
+        return f"{mark}host group {attack['hostgroup']}"
+    return mark + ", ".join(address(one) for one in attack["targets"])
 
 
 def _track(attack: View, snapshot: Snapshot) -> Html:

@@ -35,7 +35,7 @@ def attacks(look: Look) -> Iterator[Row]:
             Text(clean(attack["id"])),
             _state(attack["state"]),
             Text(attack_target(attack)),
-            Text(clean(attack["attack_type"])),
+            Text(_drill(attack) + clean(attack["attack_type"])),
             Text(amount(attack["pps"]), justify="right"),
             Text(age(attack["started_at"], now)),
             Text(clean(attack.get("held") or "")),
@@ -51,7 +51,7 @@ def mitigations(look: Look) -> Iterator[Row]:
         cells = (
             Text(clean(row["id"])),
             _state(row["state"]),
-            Text(action_word(row["action"])),
+            Text(_drill(row) + action_word(row["action"])),
             Text(target(row["target"])),
             Text(clean(row["engine"])),
             Text(left(row, now), justify="right"),
@@ -59,6 +59,10 @@ def mitigations(look: Look) -> Iterator[Row]:
             Text(clean(row.get("error") or row["rule"]), "bold red" if row.get("error") else ""),
         )
         yield Row(str(row["id"]), cells)
+
+
+def _drill(view: dict[str, Any]) -> str:
+    return "DRILL " if view.get("drill") else ""
 
 
 def head(look: Look) -> Text:
