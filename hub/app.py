@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from hub import __version__
+from hub import __version__, arming_file
 from hub.api.server import Bound, serve
 from hub.attacks.tracker import Tracker
 from hub.clock import Anchor, SteadyClock, SystemClock
@@ -229,6 +229,7 @@ async def _go_on(runner: Runner, watch: EngineWatch, *, complete: bool) -> None:
         await runner.carry_out(take_up(state, await watch.standing(), now()))
         await runner.settings.put(RESTORED_KEY, None)
     begun = resume(state, now(), complete=complete)
+    await arming_file.adopt(state, begun)
     redecide(state, "hub", now(), begun, unasked=True)
     await runner.carry_out(begun)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from hub import __version__
+from hub import __version__, arming_file
 from hub.api.daemon import Accepted
 from hub.attacks.model import Attack
 from hub.clock import SteadyClock, SystemClock
@@ -303,12 +303,14 @@ class HubDaemon:
         await self._runner.carry_out(
             arming.arm(self._state, actor, reason, self._now(), place=place)
         )
+        await arming_file.keep(self._state)
         return arming_view(self._state, self._now())
 
     async def disarm(self, *, actor: str, reason: str, let_go: bool) -> View:
         """Go back to dry-run at once."""
         effects = arming.disarm(self._state, actor, reason, self._now(), let_go=let_go)
         await self._runner.carry_out(effects)
+        await arming_file.keep(self._state)
         return {**arming_view(self._state, self._now()), "in_force": in_force(self._state)}
 
     async def reload(self, *, actor: str) -> View:

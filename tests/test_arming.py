@@ -222,6 +222,16 @@ def test_hub_when_drilled_armed_killed_and_disarmed_then_it_says_the_truth(
     command(hub, "disarm", "--release")
     until("gone", lambda: not hub.kernel())
     assert [line["actor"] for line in hub.logged("switch.disarm")] == ["root", "root"]
+    assert hub.post("/v1/arm", reason="tuesday")[0] == 200
+    hub.kill()
+    for extra in ("-wal", "-shm"):
+        hub.store.with_name(hub.store.name + extra).unlink(missing_ok=True)
+    hub.store.write_bytes(b"\xff" * 64 + hub.store.read_bytes()[64:])
+    hub.start()
+    assert hub.get("/v1/status")["store"]["recovered_from"] is not None
+    assert hub.get("/v1/status")["arming"]["operator"]["reason"] == "tuesday"
+    assert first(hub, "ENFORCING")()
+    assert drill(hub)["passed"]
     hub.write_rules(RULES.replace("linger: 1s", "linger: 2s"))
     assert hub.post("/v1/reload")[0] == 200
     assert "was of other rules: run fnm-hub" in command(hub, "arm").stderr

@@ -36,6 +36,7 @@ FLOORS = (
         "loading",
         "needs",
         "explainer",
+        "arming_file",
         "engine_metrics",
         "gauges",
     },
