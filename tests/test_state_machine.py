@@ -97,9 +97,9 @@ class HubMachine(RuleBasedStateMachine):
         )
         effects = take_sighting(self.core, one, self.now)
         self.carry_out(effects)
-        self.no_drill_took_its_place(effects)
+        self.no_drill_took_its_place(victim, effects)
 
-    def no_drill_took_its_place(self, effects: Effects) -> None:
+    def no_drill_took_its_place(self, victim: str, effects: Effects) -> None:
         """A cap refuses a real attack on account of real ones alone, and none meets a drill's."""
         real = [row for row in self.core.ledger if not row.drill]
         for line in effects.lines:
@@ -107,9 +107,10 @@ class HubMachine(RuleBasedStateMachine):
                 assert len(real) == CAP
         for attack in effects.attacks.values():
             assert not attack.drill or attack.state is AttackState.ENDED
+        assert any(one.subject == f"host:{victim}" and one.holders for one in self.core.tracker)
 
-    @rule(victim=st.sampled_from(TARGETS), enforce=st.booleans())
-    def drill_begins(self, victim: str, enforce: bool) -> None:  # noqa: FBT001
+    @rule(victim=st.sampled_from(TARGETS), enforce=st.booleans(), sent=st.booleans())
+    def drill_begins(self, victim: str, *, enforce: bool, sent: bool) -> None:
         """An operator begins a drill, to be enforced or not, on any address."""
         prefix = f"{victim}/128" if ":" in victim else f"{victim}/32"
         wish = Wish(target=victim, enforce=prefix if enforce else None, seconds=30.0)
@@ -118,6 +119,8 @@ class HubMachine(RuleBasedStateMachine):
         except RefusedError:
             return
         self.carry_out(effects)
+        if sent:
+            self.marked_event(victim, "ban", "a", forged=False)
 
     @rule(
         victim=st.sampled_from(TARGETS),
@@ -125,7 +128,7 @@ class HubMachine(RuleBasedStateMachine):
         detector=st.sampled_from(["a", "b"]),
         forged=st.booleans(),
     )
-    def marked_event(self, victim: str, action: str, detector: str, forged: bool) -> None:  # noqa: FBT001
+    def marked_event(self, victim: str, action: str, detector: str, *, forged: bool) -> None:
         """An event with a mark comes, the right one or not, from a detector of real ones."""
         drill = self.core.memory.drill
         target = str(drill.target) if drill is not None and not forged else victim
