@@ -55,6 +55,7 @@ async def adopt(state: State, effects: Effects) -> None:
         actor=arming.actor,
         path=str(path),
         why="the journal is a new one and knows of no arm or disarm",
+        todo="see what became of the journal",
     )
 
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`fnm-hub drill`: a synthetic attack through the real chain, stage by stage."""
 
+import argparse
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from types import FrameType
 from typing import Any, Final
 
 from hub.cli.client import Client, UnreachableError
+from hub.cli.control import confirmed
 from hub.cli.hook import Identity, find_hook, run_hook
 from hub.cli.text import Screen, clean
 from hub.drills.report import arguments, report_text
@@ -41,6 +44,34 @@ class Wanted:
     notify_too: bool
     seconds: float
     reason: str
+
+
+def wanted_of(args: argparse.Namespace) -> Wanted:
+    """Return what the command line asks for."""
+    return Wanted(
+        kind=args.kind,
+        target=args.target,
+        enforce=args.enforce,
+        notify=args.notify,
+        pps=args.pps,
+        notify_too=args.notify_too,
+        seconds=float(args.seconds),
+        reason=args.reason,
+    )
+
+
+def may_enforce(wanted: Wanted) -> bool:
+    """Ask on the terminal before anything is really applied; without one say how to mean it."""
+    if wanted.enforce is None:
+        return True
+    warning = (
+        f"Countermeasures will really be applied to an address within {clean(wanted.enforce)}, "
+        f"for {wanted.seconds:.0f} s at most."
+    )
+    if confirmed(warning):
+        return True
+    print(f"fnm-hub: {warning}\n  If you mean it: drill --yes", file=sys.stderr)
+    return False
 
 
 def drill(client: Client, wanted: Wanted, who: Identity) -> dict[str, Any]:

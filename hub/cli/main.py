@@ -279,30 +279,13 @@ class _Commands:
         )
 
     def _drill(self) -> int:
-        from hub.cli.control import confirmed  # noqa: PLC0415
-        from hub.cli.drill import Wanted, drill, show_drill  # noqa: PLC0415
+        from hub.cli.drill import drill, may_enforce, show_drill, wanted_of  # noqa: PLC0415
         from hub.cli.hook import identity  # noqa: PLC0415
 
-        args = self._args
-        wanted = Wanted(
-            kind=args.kind,
-            target=args.target,
-            enforce=args.enforce,
-            notify=args.notify,
-            pps=args.pps,
-            notify_too=args.notify_too,
-            seconds=float(args.seconds),
-            reason=args.reason,
-        )
-        if args.enforce and not args.yes:
-            warning = (
-                f"Countermeasures will really be applied to an address within {args.enforce}, "
-                f"for {args.seconds} s at most."
-            )
-            if not confirmed(warning):
-                print(f"fnm-hub: {warning}\n  If you mean it: drill --yes", file=sys.stderr)
-                return USAGE
-        result = drill(self._client(), wanted, identity(args.user))
+        wanted = wanted_of(self._args)
+        if not self._args.yes and not may_enforce(wanted):
+            return USAGE
+        result = drill(self._client(), wanted, identity(self._args.user))
         self._show(result, show_drill)
         return OK if result["passed"] else PROBLEM
 

@@ -79,7 +79,14 @@ def arm(state: State, actor: str, reason: str, now: float, *, place: str) -> Eff
         armed=True, since=now, actor=actor, reason=reason, drill=passed.id if passed else ""
     )
     state.remember(replace(state.memory, arming=arming), effects)
-    effects.log("warning", "switch.arm", actor=actor, reason=reason, drill=arming.drill)
+    effects.log(
+        "warning",
+        "switch.arm",
+        actor=actor,
+        reason=reason,
+        drill=arming.drill,
+        todo="fnm-hub disarm takes it back",
+    )
     details = {"drill": arming.drill, "rules": state.rules.version}
     audit(effects, now, "switch.arm", reason, actor=actor, details=details)
     redecide(state, actor, now, effects)
@@ -91,7 +98,14 @@ def disarm(state: State, actor: str, reason: str, now: float, *, let_go: bool = 
     effects = Effects()
     arming = Arming(armed=False, since=now, actor=actor, reason=reason)
     state.remember(replace(state.memory, arming=arming), effects)
-    effects.log("warning", "switch.disarm", actor=actor, reason=reason, released=let_go)
+    effects.log(
+        "warning",
+        "switch.disarm",
+        actor=actor,
+        reason=reason,
+        released=let_go,
+        todo="fnm-hub arm when it is over",
+    )
     audit(effects, now, "switch.disarm", reason, actor=actor, details={"released": let_go})
     for row in state.ledger:
         pending = row.state is MitigationState.APPLYING and row.active_at is None
