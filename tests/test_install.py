@@ -226,7 +226,7 @@ def test_install_when_no_systemd_runs_then_everything_waits_for_it(
     )
     assert gateway.notify("198.51.100.9") == ""
     assert "198.51.100.9" in heard(gateway)
-    edit(gateway, CONFIG, "dry_run: true", "dry_run: false")
+    edit(gateway, CONFIG, "dry_run: until-armed", "dry_run: false")
     gateway.run("fnm-hub", "reload")
     table = ("nft", "list", "table", "inet", "fnm_hub")
     gateway.until("it is in force", lambda: "198.51.100.9" in gateway.run(*table), "fnm-hub")

@@ -2,7 +2,8 @@
 """The configuration and its rules: right, the same as what runs, and safe for this machine."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from hub.cli.check import examine
 from hub.cli.doctor import addresses
@@ -57,16 +58,7 @@ def _in_force(situation: Situation, version: str, report: Report) -> None:
 
 def _dry_run(situation: Situation, config: Config, report: Report) -> None:
     status = situation.hub.status
-    running = config.dry_run if status is None else bool(status["dry_run"])
-    if running != config.dry_run:
-        word = "true" if config.dry_run else "false"
-        text = f"dry_run is {word} in the file, and not in the running hub"
-        report.warn("dry_run", text, "fnm-hub reload, when you mean it")
-    elif running:
-        text = "dry-run: everything is decided, nothing is done"
-        report.warn("dry_run", text, "set dry_run: false when you agree with the decisions")
-    else:
-        report.ok("dry_run", "armed: countermeasures are applied")
+    _mode(config, status, report)
     if status is None:
         return
     if status["draining"] or status["frozen"]:
@@ -110,3 +102,24 @@ def unguarded(found: Iterable[IPAddress], config: Config) -> list[IPAddress]:
 
 def _is(prefix: IPNetwork, address: IPAddress) -> bool:
     return prefix.num_addresses == 1 and address in prefix
+
+
+def _mode(config: Config, status: Mapping[str, Any] | None, report: Report) -> None:
+    if status is None:
+        report.skip("dry_run", "whether it is armed is known to the running hub alone")
+    elif status["arming"]["config"] != config.dry_run:
+        text = f"dry_run is {_word(config.dry_run)} in the file, and not in the running hub"
+        report.warn("dry_run", text, "fnm-hub reload, when you mean it")
+    elif not status["dry_run"]:
+        report.ok("dry_run", "armed: countermeasures are applied")
+    elif config.dry_run is True:
+        text = "dry-run by the file: everything is decided, nothing is done"
+        todo = "write dry_run: until-armed and reload; then fnm-hub drill, fnm-hub arm"
+        report.warn("dry_run", text, todo)
+    else:
+        text = "not armed: everything is decided, nothing is done"
+        report.warn("dry_run", text, "fnm-hub drill, then fnm-hub arm, when you agree")
+
+
+def _word(dry_run: bool | str) -> str:  # noqa: FBT001 - as the file may have it
+    return str(dry_run).lower()
