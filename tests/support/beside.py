@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 MARK: Final = "beside"
-_AT_ONCE: Final = 8
+_AT_ONCE: Final = 5
 """More would take too long to start on two processors."""
 _DONE: Final = pytest.StashKey[dict[str, "Future[None]"]]()
 

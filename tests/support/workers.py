@@ -12,8 +12,11 @@ from typing import Final
 
 import pytest
 
+from tests.support.beside import MARK
+
+_ALL_BESIDE: Final = 600
 _SHARED: Final = {
-    "guest": re.compile(r"\bprotected(_old)?(\"|: Protected\b)"),
+    "guest": re.compile(r": Protected\b|\"protected_old\""),
     "beside": re.compile(r"\bpytest\.mark\.beside\b"),
 }
 
@@ -27,6 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark a test with what it goes together with."""
     item.add_marker(pytest.mark.xdist_group(_scope_of(item.path)))
+    if item.get_closest_marker(MARK) is not None:
+        # The first of them lasts as long as all.
+        item.add_marker(pytest.mark.timeout(_ALL_BESIDE))
 
 
 @cache
