@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], console])
     config.addinivalue_line("markers", f"{MARK}: waits beside the others with this mark")
+    config.addinivalue_line("markers", "long: takes minutes with its like; scripts/test --all")
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,8 @@ from tests.support.faults import (
 from tests.support.hub_process import RULES, HubProcess, pause, until
 from tests.support.synproxyd import TARGET, Ground, ground
 
+pytestmark = pytest.mark.long
+
 UNREACHABLE = 4
 NOTIFY = Path(__file__).parents[1] / "scripts" / "fnm-notify"
 

@@ -25,6 +25,8 @@ from tests.support.hub_process import RULES, HubProcess, pause, until
 
 SILENT = """
 import socket
+
+pytestmark = pytest.mark.long
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.bind(("127.0.0.1", 53))
 print("bound", flush=True)

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.installing import OWN, Gateway, later, make_package
 
-pytestmark = pytest.mark.timeout(900)  # a package is built, on whatever machine this is
+# A package is built, on whatever machine this is.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 CONF = "/etc/fastnetmon.conf"
 CONFIG = "/etc/fnm-hub/config.yaml"
 NO_SYSTEMD = """

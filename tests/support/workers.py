@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which tests go to the same worker, where several run at once (`pytest -n 2 --dist loadgroup`).
 
-A module goes as a whole, because its fixtures are expensive. What shares more than a module stays
-together as well: a booted guest, and the tests that wait beside each other.
+A module goes as a whole, because its fixtures are expensive. Tests in a booted guest share it, and
+are not to meet those that run many hubs beside each other: both together are one worker's.
 """
 
 import re
@@ -15,16 +15,14 @@ import pytest
 from tests.support.beside import MARK
 
 _ALL_BESIDE: Final = 600
-_SHARED: Final = {
-    "guest": re.compile(r": Protected\b|\"protected_old\""),
-    "beside": re.compile(r"\bpytest\.mark\.beside\b"),
-}
+_TOGETHER: Final = re.compile(r": Protected\b|\"protected_old\"|\bpytest\.mark\.beside\b")
+_SHARED: Final = "guest-and-beside"
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say what goes together, and begin with what takes longest in one piece."""
-    items.sort(key=lambda item: _scope_of(item.path) not in _SHARED)
+    items.sort(key=lambda item: _scope_of(item.path) != _SHARED)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -37,5 +35,4 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @cache
 def _scope_of(module: Path) -> str:
-    text = module.read_text()
-    return next((name for name, mark in _SHARED.items() if mark.search(text)), module.stem)
+    return _SHARED if _TOGETHER.search(module.read_text()) else module.stem
