@@ -18,6 +18,9 @@ from tests.support.workers import (
 from tests.support.workers import (
     pytest_itemcollected as pytest_itemcollected,  # noqa: PLC0414
 )
+from tests.support.workers import (
+    pytest_xdist_make_scheduler as pytest_xdist_make_scheduler,  # noqa: PLC0414
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
