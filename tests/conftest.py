@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 
 import pytest
+import rich as rich  # noqa: PLC0414 - before `hub` keeps it away: tests of `top` want it
 import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 

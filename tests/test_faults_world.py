@@ -23,10 +23,11 @@ from tests.support.faults import (
 )
 from tests.support.hub_process import RULES, HubProcess, pause, until
 
+pytestmark = pytest.mark.long
+
 SILENT = """
 import socket
 
-pytestmark = pytest.mark.long
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.bind(("127.0.0.1", 53))
 print("bound", flush=True)

@@ -198,6 +198,7 @@ class _Commands:
                 "top is for a terminal",
                 todo="for a program or a file: fnm-hub status --json, fnm-hub tail --json",
             )
+        sys.modules.pop("rich", None)  # kept away from everything else, see `hub`
         from hub.cli.top.app import TopApp  # noqa: PLC0415
 
         TopApp(self._client()).run()
