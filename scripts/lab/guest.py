@@ -299,7 +299,7 @@ class Program:
         status: int | None = self._guest._ask("poll", pid=self.pid)["status"]  # noqa: SLF001
         return status
 
-    def expect(self, text: str, seconds: float = 20.0) -> None:
+    def expect(self, text: str, seconds: float = 60.0) -> None:
         """Return as soon as it has printed `text`.
 
         Raises:

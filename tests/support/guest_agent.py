@@ -77,7 +77,7 @@ class GuestAgent:
         )
 
     async def expect(self, text: str) -> None:
-        """Return as soon as it has logged `text`; raises LabError after 20 s or its end."""
+        """Return as soon as it has logged `text`; raises LabError after a minute or its end."""
         await asyncio.to_thread(self._program.expect, text)
 
     async def log(self) -> str:
