@@ -6,7 +6,6 @@ A damaged journal must not end protection (P9); without this file the next start
 """
 
 import asyncio
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter
 
 from hub.documents import Arming
 from hub.effects import Effects
+from hub.isn_sync.files import FileError, write_whole
 from hub.pipeline.state import State
 
 log = structlog.get_logger(__name__)
@@ -28,12 +28,12 @@ async def keep(state: State) -> None:
     if arming is None:
         return
     try:
-        await asyncio.to_thread(_write, path, _ARMING.dump_json(arming))
-    except OSError as error:
+        await asyncio.to_thread(write_whole, path, _ARMING.dump_json(arming) + b"\n")
+    except FileError as error:
         log.warning(
             "switch.not_kept",
             path=str(path),
-            why=error.strerror,
+            why=error.what,
             todo="the journal has it; if that is lost, the next start does not know of it",
         )
 
@@ -62,13 +62,3 @@ async def adopt(state: State, effects: Effects) -> None:
 def _path(state: State) -> Path:
     store = state.config.store.path
     return store.with_name(f"{store.name}.arming")
-
-
-def _write(path: Path, text: bytes) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(text + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
