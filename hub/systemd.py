@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from typing import Final, Self
 
 from hub.clock import SystemClock
@@ -70,6 +70,25 @@ class Manager:
         with contextlib.suppress(OSError):  # TimeoutError is one
             async with asyncio.timeout(_PATIENCE_S):
                 await self._send(self._link, message)
+
+    def say(self, *lines: str, files: Sequence[int] = ()) -> None:
+        """Say `lines` and hand over `files`, as a program without an event loop does.
+
+        Raises:
+            OSError: it could not be said within two seconds.
+        """
+        if self._link is None:
+            return
+        message, data = "\n".join(lines).encode("utf-8", "replace"), list(files)
+        self._link.settimeout(_PATIENCE_S)
+        try:
+            try:
+                _ = socket.send_fds(self._link, [message], data)
+            except ConnectionError:
+                self._link.connect(self._address)
+                _ = socket.send_fds(self._link, [message], data)
+        finally:
+            self._link.settimeout(0)
 
     async def reloading(self) -> None:
         """Say that the configuration is being read anew; `READY` says that it has been."""

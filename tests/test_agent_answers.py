@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.agent import answers
-from hub.agent.answers import Line, diagnose, parse_name, selftest
+from hub.agent.answers import Line, diagnose, look, parse_name, selftest
 from hub.agent.kernel import memory
 from hub.agent.kernel.sources import open_sources
 from hub.agent.sockets import Name
@@ -22,7 +22,10 @@ NEEDED = ("net_secret", "syncookie_secret")
 
 def found(proc: Path) -> dict[str, Line]:
     """Return what is found there, by name; each name stands once."""
-    lines = diagnose(proc)
+    kernel = look(proc)
+    lines = diagnose(proc, kernel)
+    if not isinstance(kernel, HubError):
+        kernel.close()
     named = {line.name: line for line in lines}
     assert len(named) == len(lines)
     assert all(line.text.isprintable() for line in lines)

@@ -33,6 +33,43 @@ print(json.dumps({**said, "files": files, "anew": anew}))
 """
 
 
+TAKE = """
+import json, os, socket, subprocess, sys
+from pathlib import Path
+from hub.agent.handover import unpacked
+from hub.agent.kernel.sources import open_sources
+expected = open_sources(Path("/proc")).read()
+end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+end.bind("/run/store")
+program = [sys.executable, "-m", "hub.agent.main", "open"]
+said = subprocess.Popen(program, env={"NOTIFY_SOCKET": "/run/store"}, stdout=subprocess.PIPE)
+files, message = {}, b""
+while message != b"BARRIER=1":
+    message, given, _, _ = socket.recv_fds(end, 4096, 1)
+    if message.startswith(b"FDSTORE=1"):
+        files[message.split(b"FDNAME=")[1].split()[0].decode()] = given[0]
+os.close(given[0])
+lines = said.communicate()[0].decode().splitlines()
+os.unlink("/run/store")
+os.setgroups([])
+os.setresgid(900, 900, 900)
+os.setresuid(900, 900, 900)
+try:
+    os.close(os.open("/proc/kcore", os.O_RDONLY))
+    anew = "opened"
+except OSError as error:
+    anew = error.strerror
+kernel = unpacked(files)
+secrets = kernel.read()
+print(json.dumps({
+    "names": sorted(files), "anew": anew, "said": lines, "source": kernel.source,
+    "same": secrets.net == expected.net and any(secrets.net),
+    "hz": secrets.hz,
+    "jiffies": [expected.jiffies, secrets.jiffies, kernel.read().jiffies],
+}))
+"""
+
+
 async def check(protected: Protected) -> dict[str, str]:
     """Return what `fnm-agent check` says, by name; it must be all well."""
     done = await protected.run(*CHECK)
@@ -112,3 +149,18 @@ async def test_agent_when_it_has_no_rights_left_then_reads_by_what_it_holds(
         assert {*only} == {one for one in expected if SERVER6 in one} | {"flows: 1"}
         for _, writer in opened:
             writer.transport.abort()
+
+
+async def test_source_when_root_hands_it_over_then_a_user_reads_the_true_memory(
+    protected: Protected,
+) -> None:
+    """As by the unit: `fnm-agent open` gives it to the store, and what takes it out is nobody."""
+    await protected.prime()
+    taken = json.loads((await protected.run(VENV_PYTHON, "-c", TAKE)).text)
+    assert taken["names"] == ["kernel", "kernel.kcore"]
+    assert taken["anew"] == "Permission denied"
+    assert "source: ok, kcore" in taken["said"]
+    assert (taken["source"], taken["hz"]) == ("kcore", 250)
+    assert taken["same"]
+    first, second, third = taken["jiffies"]
+    assert 0 < first < second <= third

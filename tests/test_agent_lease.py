@@ -2,6 +2,7 @@
 """Leases on net.ipv4.tcp_syncookies: 2 while somebody holds, the old value when nobody does."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -13,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.agent.keeper import KeeperError
 from hub.agent.keeper_link import KeeperGoneError, KeeperLink
-from hub.agent.lease import LONGEST_S, MOST_HOLDERS, Change, LeaseError, Leases
+from hub.agent.lease import LONGEST_S, MOST_HOLDERS, MOST_PORTS, Change, LeaseError, Leases
+from hub.agent.place import KeeperError, Place, boottime
+from hub.clock import boot_id
 from hub.tasks import Tasks
 from tests.support.agent import Home, soon, status
 from tests.support.hub_process import pause
@@ -107,6 +109,17 @@ def test_engage_when_too_many_hold_then_it_is_refused_and_renewals_are_not() -> 
     leases.engage("0", 200, 2)
 
 
+@pytest.mark.parametrize(
+    ("holder", "ports"), [("", ()), ("a" * 257, ()), ("a", range(1, MOST_PORTS + 2)), ("a", [0])]
+)
+def test_engage_when_the_wish_is_no_wish_then_it_is_refused(holder: str, ports: list[int]) -> None:
+    """What could not be read back is not written: whoever asks bounds nothing by itself."""
+    leases = Leases(BOOT)
+    with pytest.raises(LeaseError):
+        leases.engage(holder, 100, 1, ports)
+    assert leases == Leases(BOOT)
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(["engage", "release", "pass", "restart"]),
@@ -142,6 +155,11 @@ def test_leases_when_anything_happens_then_2_exactly_while_somebody_holds(
         assert leases.until == held
 
 
+def record(**more: Any) -> str:
+    """Return a record of leases that is right but for `more`."""
+    return json.dumps({"boot_id": BOOT, "old": 1, "until": {"a": 5}, "ports": {}} | more)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -152,6 +170,15 @@ def test_leases_when_anything_happens_then_2_exactly_while_somebody_holds(
         '{"boot_id": "%s", "old": null, "until": {"a": 5}, "ports": {}}'.replace("%s", BOOT),
         '{"boot_id": "%s", "old": 1, "until": {"a": "x"}, "ports": {}}'.replace("%s", BOOT),
         '{"boot_id": "%s", "old": 1, "until": {"a": NaN}, "ports": {}}'.replace("%s", BOOT),
+        record(old=True),
+        record(old=1.0),
+        record(old=[1]),
+        pytest.param(record(until={"a": 10**400}), id="a deadline beyond any number"),
+        record(ports={"a": [float("inf")]}),
+        record(ports={"a": [-1]}),
+        record(ports={"a": [65536]}),
+        pytest.param(record(until={"a" * 257: 5}), id="a holder without end"),
+        pytest.param("[" * 100_000, id="brackets without end"),
     ],
 )
 def test_record_when_damaged_then_it_is_refused(text: str) -> None:
@@ -171,6 +198,23 @@ def test_record_when_a_deadline_is_too_far_then_it_is_cut() -> None:
     """No file can hold a sysctl for longer than a lease may last."""
     leases = Leases(BOOT, 1, {"a": 1e12})
     assert Leases.load(leases.dump(), BOOT, 50).until == {"a": 50 + LONGEST_S}
+
+
+def test_record_when_a_link_a_pipe_or_endless_then_nobody_holds(tmp_path: Path) -> None:
+    """Whoever reads it neither waits nor follows, and says which file it is."""
+    place = Place(tmp_path)
+    good = Leases(boot_id(), 1, {"a": boottime() + 60})
+    place.save(good)
+    assert place.load().until == good.until
+    place.leases.rename(tmp_path / "elsewhere")
+    place.leases.symlink_to(tmp_path / "elsewhere")
+    assert place.load().until == {}
+    place.forget()
+    os.mkfifo(place.leases)
+    assert place.load().until == {}
+    place.forget()
+    place.leases.write_bytes(b" " * (1 << 20))
+    assert place.load().until == {}
 
 
 async def test_keeper_when_engaged_and_released_then_the_real_sysctl_follows(home: Home) -> None:

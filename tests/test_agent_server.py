@@ -260,7 +260,7 @@ async def test_forwarding_when_asked_for_then_it_is_refused(
     with pytest.raises(asyncssh.ChannelOpenError):
         await hub.open_connection("127.0.0.1", PORT)
     with pytest.raises(asyncssh.ChannelOpenError):
-        await hub.open_unix_connection(str(agent.home.runtime / "control.sock"))
+        await hub.open_unix_connection(str(agent.home.runtime / "agent/control.sock"))
     with pytest.raises(asyncssh.ChannelListenError):
         await hub.forward_remote_port("", 0, "127.0.0.1", PORT)
     with pytest.raises(asyncssh.ChannelListenError):

@@ -3,17 +3,23 @@
 
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from hub.agent import handover, keeping, place
+
 REPOSITORY = Path(__file__).parents[1]
 UNITS = REPOSITORY / "scripts/units"
 HUB = UNITS / "fnm-hub.service"
 AGENT = UNITS / "fnm-agent.service"
+KEEPER = UNITS / "fnm-keeper.service"
 SYNPROXYD = REPOSITORY / "native/synproxyd.service"
 NFTABLES, ISN_SYNC = "nftables.conf", "isn-sync.conf"
+
+OPENED = {AGENT: handover.NAMES, KEEPER: keeping.NAMES}
 
 Service = dict[str, list[str]]
 
@@ -63,7 +69,8 @@ def service(*files: Path) -> Service:
         (HUB, (NFTABLES,), 1.8),
         (HUB, (NFTABLES, ISN_SYNC), 1.9),
         (SYNPROXYD, (), 1.5),
-        (AGENT, (), 3.3),
+        (AGENT, (), 1.3),
+        (KEEPER, (), 1.3),
     ],
 )
 def test_unit_when_judged_then_exposed_no_more_than_documented(
@@ -74,15 +81,16 @@ def test_unit_when_judged_then_exposed_no_more_than_documented(
     assert exposure(tmp_path, unit) <= most
 
 
-@pytest.mark.parametrize("unit", [HUB, SYNPROXYD, AGENT])
+@pytest.mark.parametrize("unit", [HUB, SYNPROXYD, AGENT, KEEPER])
 def test_unit_when_read_then_it_is_watched_and_proves_itself_first(unit: Path) -> None:
     """Ready when it says so, killed when it hangs, started again for ever, checked before."""
     text, found = unit.read_text(), service(unit)
     assert found["Type"] == ["notify"]
-    assert found["NotifyAccess"] == ["main"]
+    opens = unit in (AGENT, KEEPER)
+    assert found["NotifyAccess"] == ["exec" if opens else "main"]
     assert found["Restart"] == ["always"]
     assert re.fullmatch(r"[0-9]+s", found["WatchdogSec"][0])
-    assert " check" in found["ExecStartPre"][-1]
+    assert (" open" if opens else " check") in found["ExecStartPre"][-1]
     assert found["LimitCORE"] == ["0"]
     assert "\nStartLimitIntervalSec=0\n" in text
 
@@ -95,6 +103,28 @@ def test_hub_when_reloaded_then_only_after_configuration_and_rule_tests_have_pas
         "rules check",
         "/bin/kill -HUP $MAINPID",
     ]
+
+
+def test_agent_when_it_runs_then_root_has_only_opened_and_is_gone() -> None:
+    """Both programs start as their own users; what only root can do is one short step before.
+
+    That step may fail and the program says so itself; it may speak to systemd's store.
+    """
+    for unit, user, rights in ((AGENT, "fnm-agent", ""), (KEEPER, "fnm-keeper", "CAP_NET_ADMIN")):
+        found = service(unit)
+        assert found["User"] == found["Group"] == [user]
+        assert found["CapabilityBoundingSet"] == found["AmbientCapabilities"] == [rights]
+        (before,) = found["ExecStartPre"]
+        assert before.startswith("-+/opt/fnm-agent/venv/bin/python -I -m hub.agent.main open")
+        (start,) = found["ExecStart"]
+        assert start.startswith("/opt/fnm-agent/")
+        assert int(found["FileDescriptorStoreMax"][0]) > len(OPENED[unit])
+        for name in ("PrivateDevices", "ProtectKernelLogs", "ProtectKernelTunables"):
+            assert found[name] == ["yes"]
+        assert "~@privileged" in " ".join(found["SystemCallFilter"])
+        assert found["RuntimeDirectoryPreserve"] == ["yes"]
+    assert service(KEEPER)["RestartKillSignal"] == ["SIGUSR1"]
+    assert int(place.HAND_OVER) == signal.SIGUSR1
 
 
 def test_hub_when_no_engine_needs_it_then_no_capability() -> None:

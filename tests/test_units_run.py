@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support.agent import TCP_SECRETS
 from tests.support.systemd_machine import Machine
 
 UNIT = "fnm-hub"
@@ -60,20 +59,6 @@ END
 ip link add fnm0 type veth peer name fnm1
 ip link set fnm0 up
 ip link set fnm1 up
-"""
-AGENT = """
-useradd --system --user-group --no-create-home fnm-agent
-useradd --system --user-group --no-create-home fnm-keeper
-install -d /etc/fnm-agent /opt/proc /etc/systemd/system/fnm-agent.service.d
-for name in sys net self thread-self uptime stat modules; do ln -s /proc/$name /opt/proc/; done
-: >/etc/fnm-agent/keys
-/opt/fnm-agent/venv/bin/python -I -m hub.agent.main host-key >/dev/null
-cp /opt/checkout/scripts/units/fnm-agent.service /etc/systemd/system/
-cat >/etc/systemd/system/fnm-agent.service.d/test.conf <<END
-[Service]
-ExecStart=
-ExecStart=/opt/fnm-agent/venv/bin/python -I -m hub.agent.main run --proc /opt/proc
-END
 """
 
 
@@ -136,7 +121,8 @@ def test_units_when_verified_then_systemd_has_nothing_to_say(machine: Machine) -
     machine.run("sh", "-c", "cp /opt/checkout/native/*.service /etc/systemd/system/")
     machine.run("sh", "-c", "cp /opt/checkout/scripts/units/*.service /etc/systemd/system/")
     units = [
-        f"/etc/systemd/system/{name}.service" for name in ("fnm-hub", "fnm-agent", "synproxyd")
+        f"/etc/systemd/system/{name}.service"
+        for name in ("fnm-hub", "fnm-agent", "fnm-keeper", "synproxyd")
     ]
     assert machine.run("systemd-analyze", "verify", "--man=no", *units) == ""
 
@@ -257,25 +243,3 @@ def test_synproxyd_when_run_by_its_unit_then_checked_attached_and_watched(
     finally:
         machine.run("systemctl", "stop", "synproxyd", check=False)
         machine.run("synproxyd", "detach", check=False)
-
-
-def test_agent_when_run_by_its_unit_then_its_port_is_open_without_any_right(
-    machine: Machine,
-) -> None:
-    """The filter lets it become its user and set its limits; `check` is in the journal."""
-    machine.environment("/opt/fnm-agent/venv")
-    machine.run("sh", "-ec", AGENT)
-    machine.place("/opt/proc/tcp_secrets").write_text(TCP_SECRETS)
-    try:
-        status = machine.start("fnm-agent")
-        for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
-            assert number(status, name) == 0
-        assert ":7100 " in machine.run("ss", "-ltn")
-        machine.until(
-            "its keeper has answered",
-            lambda: "keys by tcp_secrets" in machine.shown("fnm-agent", "StatusText"),
-            "fnm-agent",
-        )
-        assert "kcore: " in machine.journal("fnm-agent")
-    finally:
-        machine.run("systemctl", "stop", "fnm-agent", check=False)

@@ -124,23 +124,28 @@ def selftest(kernel: Kernel, proc: Path) -> tuple[str, bool]:
     return text, all(one.ok for one in lines)
 
 
-def diagnose(proc: Path) -> list[Line]:
+def look(proc: Path) -> Kernel | NoSourceError:
+    """Return the source of keys, or why there is none; to be called as root."""
+    try:
+        return open_sources(proc)
+    except NoSourceError as error:
+        return error
+
+
+def diagnose(proc: Path, kernel: Kernel | NoSourceError) -> list[Line]:
     """Return what `fnm-agent check` finds; works where no source does, too."""
     lines = [Line("kernel", ok=True, text=platform.release())]
     if mode := locked_down():
         lines.append(Line("lockdown", ok=mode != "confidentiality", text=f"mode {mode}"))
     if os.geteuid() != 0:
         lines.append(Line("user", ok=False, text="not root, so that little can be read; use sudo"))
-    try:
-        kernel = open_sources(proc)
-    except NoSourceError as error:
-        lines += [_tried_line(one) for one in error.tried]
+    if isinstance(kernel, NoSourceError):
+        lines += [_tried_line(one) for one in kernel.tried]
         lines.append(Line("source", ok=False, text="none; one of the above is enough"))
     else:
         # A module that is loaded and does not work is worth a word; one that is not is the rule.
         lines += [_tried_line(one) for one in kernel.tried if not (one.ok or one.absent)]
         lines += _secret_lines(kernel)
-        kernel.close()
     return [*lines, *_setting_lines(proc), _sockets_line()]
 
 

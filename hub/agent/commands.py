@@ -10,11 +10,10 @@ from typing import Final, Protocol
 import structlog
 
 from hub.agent import answers
-from hub.agent.keeper import KeeperError
 from hub.agent.keeper_link import Held
 from hub.agent.kernel.sources import Kernel
-from hub.agent.lease import LONGEST_S, SHORTEST_S
-from hub.agent.window import MOST_PORTS
+from hub.agent.lease import LONGEST_S, MOST_PORTS, SHORTEST_S
+from hub.agent.place import KeeperError
 from hub.errors import HubError
 
 NAMES: Final = ("get", "listeners", "flows", "engage", "release", "selftest")
@@ -190,7 +189,7 @@ class Commands:
             syncookies, engaged_s = held.syncookies, held.engaged_s
         except KeeperError as error:
             # The keys are worth more than this detail, and selftest says what is wrong.
-            log.error("agent.keeper_silent", why=error.what, todo="systemctl restart fnm-agent")
+            log.error("agent.keeper_silent", why=error.what, todo="systemctl restart fnm-keeper")
             syncookies, engaged_s = None, 0
         async with self._one["get"]:
             text = await asyncio.to_thread(

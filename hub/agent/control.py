@@ -19,6 +19,9 @@ from hub.agent.commands import NOT_UNDERSTOOD, Commands, NotUnderstoodError, Out
 from hub.agent.keeper_link import KeeperLink, owned_by
 from hub.errors import HubError
 
+FOLDER: Final = "agent"
+"""Below the runtime folder; the agent alone writes there."""
+
 _LONGEST_LINE: Final = 16384
 _TAG: Final = re.compile(r"[A-Za-z0-9._@:+-]{1,64}")
 _MOST: Final = 16
@@ -32,6 +35,11 @@ log = structlog.get_logger(__name__)
 
 class ControlError(HubError):
     """The control socket cannot be made or does not answer."""
+
+
+def place(runtime: Path) -> Path:
+    """Return where the socket is below the runtime folder: in a folder that is the agent's own."""
+    return runtime / FOLDER / "control.sock"
 
 
 def bind(path: Path, group: int) -> socket.socket:

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from hub.agent.commands import Commands, Outcome
-from hub.agent.keeper import FOLDER, KeeperError, Place, boottime, read_sysctl
-from hub.agent.keeper_link import Held, KeeperLink, make_folder
+from hub.agent.keeper_link import Held, KeeperLink
 from hub.agent.kernel.sources import open_sources
-from hub.agent.privileges import PrivilegeError, account
+from hub.agent.place import FOLDER, KeeperError, Place, boottime, read_sysctl
+from hub.agent.privileges import PrivilegeError
 from hub.errors import HubError
 from hub.tasks import Tasks
 
 
 class DetachedLeases:
-    """Leases through a keeper that is started for the request and stays for its lease."""
+    """Leases through systemd's keeper, or one that is started for the request and its lease."""
 
     def __init__(self, proc: Path, runtime: Path, user: str) -> None:
         self._proc = proc
@@ -61,8 +61,7 @@ class DetachedLeases:
             keeper.close()
 
     def _start(self) -> KeeperLink:
-        folder = make_folder(self._runtime, account(self._user))
-        return KeeperLink.start(folder, self._proc, self._user, detached=True)
+        return KeeperLink.reach(self._runtime, self._proc, self._user, detached=True)
 
 
 def run(line: str, tag: str, proc: Path, runtime: Path, keeper_user: str) -> Outcome:

@@ -3,14 +3,21 @@
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import asyncssh
 
+from hub.credentials import forbidden_bits
 from hub.errors import HubError
 
 ALGORITHM: Final = "ssh-ed25519"
+CREDENTIAL: Final = "host_ed25519"
+"""Name by which systemd hands it to an agent that is not root."""
+_ABSENT: Final = b"none"
+"""What the unit gives where there is no file, so that it starts all the same."""
+_LARGEST: Final = 1 << 16
 _READABLE_BY_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -26,11 +33,17 @@ def read(path: Path) -> asyncssh.SSHKey:
     """
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & _READABLE_BY_OTHERS:
+            forbidden = forbidden_bits(path, _READABLE_BY_OTHERS)
+            if os.fstat(file.fileno()).st_mode & forbidden:
                 raise HostKeyError(
                     "others than root can read it", where=str(path), todo=f"chmod 0600 {path}"
                 )
-            key = asyncssh.import_private_key(file.read())
+            text = file.read(_LARGEST)
+        if text == _ABSENT:
+            raise HostKeyError(
+                "there is none", where=str(path), todo="run: fnm-agent host-key; restart fnm-agent"
+            )
+        key = asyncssh.import_private_key(text)
     except OSError as error:
         raise HostKeyError(
             f"cannot be read: {error.strerror}", where=str(path), todo="run: fnm-agent host-key"
@@ -40,6 +53,13 @@ def read(path: Path) -> asyncssh.SSHKey:
     if key.get_algorithm() != ALGORITHM:
         raise HostKeyError("is no ed25519 key", where=str(path), todo="move it away, make another")
     return key
+
+
+def handed_over(environment: Mapping[str, str], path: Path) -> Path:
+    """Return where the key is that systemd has handed over; `path` where it has not."""
+    folder = environment.get("CREDENTIALS_DIRECTORY", "")
+    found = Path(folder) / CREDENTIAL
+    return found if folder and found.exists() else path
 
 
 def read_or_make(path: Path) -> asyncssh.SSHKey:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's end of the keeper: starts it with the privileges that it keeps, and asks it."""
+"""The agent's end of the keeper: finds the one that systemd runs or starts one, and asks it."""
 
 import asyncio
 import contextlib
@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from hub.agent.keeper import FOLDER, LARGEST_MESSAGE, KeeperError
 from hub.agent.lease import LONGEST_S, SHORTEST_S
+from hub.agent.peers import LARGEST_MESSAGE, SOCKET
+from hub.agent.place import FOLDER, KeeperError
+from hub.agent.privileges import account
 
 _READY_S: Final = 20.0
 _ANSWER_S: Final = 5.0
+_RESTART: Final = "nothing: its watchdog ends it; or systemctl restart fnm-keeper"
 
 
 class KeeperGoneError(KeeperError):
@@ -47,11 +50,16 @@ class Held:
     engaged_s: int
 
 
-def make_folder(runtime: Path, user: pwd.struct_passwd) -> Path:
-    """Make the keeper's folder below the runtime folder; needs no CAP_CHOWN."""
+def make_runtime(runtime: Path) -> None:
+    """Make the runtime folder, which stays root's; what lies below it is the programs' own."""
     if not runtime.exists():
         runtime.mkdir(parents=True)
         runtime.chmod(0o755)  # whatever the umask: the keeper's user and clients pass through it
+
+
+def make_folder(runtime: Path, user: pwd.struct_passwd) -> Path:
+    """Make the keeper's folder below the runtime folder, which is root's work."""
+    make_runtime(runtime)
     folder = runtime / FOLDER
     with owned_by(user.pw_gid), contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o770)
@@ -76,13 +84,41 @@ def owned_by(group: int) -> Iterator[None]:
 
 
 class KeeperLink:
-    """The connection to a keeper, which was started for it."""
+    """The connection to a keeper: to one of systemd's, or one that was started for it."""
 
-    def __init__(self, link: socket.socket, child: subprocess.Popen[bytes]) -> None:
+    def __init__(self, link: socket.socket, child: subprocess.Popen[bytes] | None = None) -> None:
         self._link = link
         self._child = child
         self._asked: deque[asyncio.Future[dict[str, Any]]] = deque()
         self._gone = False
+
+    @classmethod
+    def reach(cls, runtime: Path, proc: Path, user: str, *, detached: bool = False) -> Self:
+        """Return the connection to the keeper that systemd runs; where it runs none, start one.
+
+        Only root can start one. Blocks until the keeper is ready.
+
+        Args:
+            runtime: the agent's runtime folder.
+            proc: as of `start`.
+            user: as of `start`.
+            detached: as of `start`.
+
+        Raises:
+            KeeperError: there is none and none can be started; says why.
+            PrivilegeError: there is no such user.
+        """
+        path = runtime / FOLDER / SOCKET
+        link = _connected(path)
+        if link is not None:
+            return cls(_ready(link, "it closed the connection: see journalctl -u fnm-keeper"))
+        if os.geteuid() != 0:
+            raise KeeperError(
+                "no keeper of net.ipv4.tcp_syncookies runs",
+                where=str(path),
+                todo="systemctl start fnm-keeper; journalctl -u fnm-keeper says what keeps it away",
+            )
+        return cls.start(make_folder(runtime, account(user)), proc, user, detached=detached)
 
     @classmethod
     def start(cls, folder: Path, proc: Path, user: str, *, detached: bool = False) -> Self:
@@ -104,7 +140,7 @@ class KeeperLink:
             child = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-m", "hub.agent.main", "keeper"),
-                    *("--fd", str(theirs.fileno()), "--folder", str(folder)),
+                    *("--fd", str(theirs.fileno()), "--runtime", str(folder.parent)),
                     *("--proc", str(proc), "--user", user),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -114,25 +150,15 @@ class KeeperLink:
                 start_new_session=True,
                 cwd="/",
             )
-        ours.settimeout(_READY_S)
-        try:
-            message = ours.recv(LARGEST_MESSAGE)
-        except OSError:
-            message = b""
-        if not message or "error" in (said := json.loads(message)):
-            ours.close()
-            raise KeeperError(
-                f"the keeper did not start: {said['error'] if message else 'it ended'}",
-                todo="see its log lines above",
-            )
-        ours.settimeout(0)
-        return cls(ours, child)
+        return cls(_ready(ours, "it ended"), child)
 
     def close(self) -> None:
         """Leave the keeper to itself."""
         self._link.close()
-        self._child.poll()
-        self._child.returncode = self._child.returncode or 0  # or Popen warns that it still runs
+        if self._child is not None:
+            self._child.poll()
+            # Or Popen warns that it still runs.
+            self._child.returncode = self._child.returncode or 0
 
     async def listen(self) -> None:
         """Take answers until the keeper is gone; then raises KeeperGoneError."""
@@ -176,7 +202,7 @@ class KeeperLink:
         try:
             self._link.send(json.dumps({"do": do, "holder": holder, **more}).encode())
         except BlockingIOError:
-            raise KeeperError("the keeper does not read", todo="restart fnm-agent") from None
+            raise KeeperError("the keeper does not read", todo=_RESTART) from None
         except OSError:
             raise KeeperGoneError from None
         self._asked.append(waiter)
@@ -184,7 +210,42 @@ class KeeperLink:
             async with asyncio.timeout(_ANSWER_S):
                 said = await waiter
         except TimeoutError:
-            raise KeeperError("the keeper does not answer", todo="restart fnm-agent") from None
+            raise KeeperError("the keeper does not answer", todo=_RESTART) from None
         if "error" in said:
             raise KeeperError(said["error"], todo=said["todo"])
         return Held(said["tcp_syncookies"], said["old"], said["engaged_s"])
+
+
+def _connected(path: Path) -> socket.socket | None:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made.settimeout(_READY_S)
+    try:
+        made.connect(str(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        made.close()
+        return None
+    except OSError as error:
+        made.close()
+        raise KeeperError(
+            f"the keeper cannot be reached: {error.strerror or error}",
+            where=str(path),
+            todo="systemctl restart fnm-keeper",
+        ) from None
+    return made
+
+
+def _ready(link: socket.socket, ended: str) -> socket.socket:
+    """Return the link once the keeper at its other end says that it is ready."""
+    link.settimeout(_READY_S)
+    try:
+        message = link.recv(LARGEST_MESSAGE)
+    except OSError:
+        message = b""
+    if not message or "error" in (said := json.loads(message)):
+        link.close()
+        raise KeeperError(
+            f"the keeper did not start: {said['error'] if message else ended}",
+            todo="see its log lines",
+        )
+    link.settimeout(0)
+    return link

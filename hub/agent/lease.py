@@ -14,6 +14,9 @@ ALWAYS: Final = 2
 SHORTEST_S: Final = 10
 LONGEST_S: Final = 86400
 MOST_HOLDERS: Final = 64
+MOST_PORTS: Final = 64
+_LONGEST_HOLDER: Final = 256
+_LARGEST_PORT: Final = 65535
 _VALUES: Final = (0, 1, 2)
 
 
@@ -56,8 +59,9 @@ class Leases:
         """Give or renew a lease; `current` is the sysctl's value now.
 
         Raises:
-            LeaseError: too many hold already.
+            LeaseError: too many hold already, or the holder or its ports are none.
         """
+        _check_wish(holder, wanted := tuple(sorted(set(ports))))
         if holder not in self.until and len(self.until) >= MOST_HOLDERS:
             raise LeaseError(
                 f"{MOST_HOLDERS} keys hold it already", todo="release with keys no longer in use"
@@ -69,7 +73,7 @@ class Leases:
             # Whoever wrote it wants this value, so it is also what they get back.
             self.old = foreign = current
         self.until[holder] = deadline
-        self.ports[holder] = tuple(sorted(set(ports)))
+        self.ports[holder] = wanted
         return Change(None if current == ALWAYS else ALWAYS, foreign)
 
     def release(self, holder: str, current: int) -> Change:
@@ -136,7 +140,8 @@ class Leases:
     def load(cls, text: str, boot_id: str, now: float) -> Self:
         """Return the leases of a document; none when it belongs to another boot.
 
-        A deadline that no lease could have is cut to the longest possible one.
+        A deadline that no lease could have is cut to the longest possible one. So whoever wrote
+        the document, it can hold 2 for as long as a lease may, and put back 0, 1 or 2.
 
         Raises:
             LeaseError: the document is damaged.
@@ -147,17 +152,30 @@ class Leases:
                 return cls(boot_id)
             old = document["old"]
             until = {
-                str(holder): min(float(deadline), now + LONGEST_S)
+                holder: min(float(deadline), now + LONGEST_S)
                 for holder, deadline in document["until"].items()
             }
             ports = {
                 holder: tuple(int(port) for port in document["ports"].get(holder, ()))
                 for holder in until
             }
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            for holder, wanted in ports.items():
+                _check_wish(holder, wanted)
+        except (
+            *(ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError),
+            LeaseError,
+        ) as error:
             raise LeaseError("the leases cannot be read") from error
-        if old not in (None, *_VALUES) or (until and old is None) or len(until) > MOST_HOLDERS:
+        known = old is None or (type(old) is int and old in _VALUES)
+        if not known or (until and old is None) or len(until) > MOST_HOLDERS:
             raise LeaseError("the leases make no sense")
         if any(math.isnan(deadline) for deadline in until.values()):
             raise LeaseError("the leases make no sense")
         return cls(boot_id, old if until else None, until, ports)
+
+
+def _check_wish(holder: str, ports: tuple[int, ...]) -> None:
+    if not 0 < len(holder) <= _LONGEST_HOLDER:
+        raise LeaseError("that is no holder", todo="name the holder in 1 to 256 characters")
+    if len(ports) > MOST_PORTS or not all(0 < port <= _LARGEST_PORT for port in ports):
+        raise LeaseError("those are no ports", todo=f"name up to {MOST_PORTS} ports")

@@ -7,21 +7,24 @@ What a subcommand needs is imported by it alone: the keeper stays small, and `ex
 
 import argparse
 import contextlib
-import json
 import os
 import pwd
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hub import __version__
 from hub.errors import HubError
 
+if TYPE_CHECKING:
+    from hub.agent.answers import Line
+
 CONFIG: Final = Path("/etc/fnm-agent")
 RUNTIME: Final = Path("/run/fnm-agent")
 PORT: Final = 7100
+USER: Final = "fnm-agent"
 COULD_NOT: Final = 1
 WILL_NEVER: Final = os.EX_CONFIG
 """Of `run`: the same start would fail again, so systemd does not try."""
@@ -56,13 +59,17 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(work=work)
         return made
 
-    run = command("run", _run, "run the agent in the foreground, as root")
+    run = command("run", _run, "run the agent in the foreground, as root or by its unit")
     run.add_argument("--listen", default="", metavar="ADDRESS", help="default: all addresses")
     run.add_argument("--port", type=_port, default=PORT, help="default: %(default)s")
     run.add_argument("--no-listen", action="store_true", help="OpenSSH does the transport")
     _paths(run, "keys", "host-key", "proc", "runtime")
-    run.add_argument("--user", default="fnm-agent", help="whom it becomes; default: %(default)s")
+    run.add_argument("--user", default=USER, help="whom root's becomes; default: %(default)s")
     _keeper_user(run)
+
+    opener = command("open", _open, "for the units: open what only root can, and say what is there")
+    opener.add_argument("--keeper", action="store_true", help="for the keeper, not for the agent")
+    _paths(opener, "proc", "runtime")
 
     check = command("check", _check, "say whether this server's keys can be read, and how")
     _paths(check, "proc")
@@ -83,11 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     _paths(restore, "proc", "runtime")
     _keeper_user(restore)
 
-    keeper = command("keeper", _keeper, "started by the others: keeps the sysctl for the leases")
-    keeper.add_argument("--fd", type=int, required=True)
-    keeper.add_argument("--folder", type=Path, required=True)
-    keeper.add_argument("--user", required=True)
-    _paths(keeper, "proc")
+    keeper = command("keeper", _keeper, "keeps the sysctl for the leases: its unit's, or another's")
+    keeper.add_argument("--fd", type=int, help="to the process that starts it as root")
+    keeper.add_argument("--user", default="", help="whom it becomes then")
+    keeper.add_argument("--agent-user", default=USER, help="who may ask it in its unit")
+    _paths(keeper, "proc", "runtime")
 
     command("version", _version, "print the version")
     return parser
@@ -124,7 +131,7 @@ def _run(given: argparse.Namespace) -> int:
     import structlog
 
     from hub import log
-    from hub.agent.host_key import HostKeyError
+    from hub.agent.host_key import HostKeyError, handed_over
     from hub.agent.kernel.sources import NoSourceError
     from hub.agent.privileges import PrivilegeError
     from hub.agent.running import Settings, run
@@ -134,7 +141,7 @@ def _run(given: argparse.Namespace) -> int:
         listen=given.listen,
         port=None if given.no_listen else given.port,
         keys=given.keys,
-        host_key=given.host_key,
+        host_key=handed_over(os.environ, given.host_key),
         user=given.user,
         keeper_user=given.keeper_user,
         proc=given.proc,
@@ -152,12 +159,31 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
-    from hub.agent.answers import diagnose
+    from hub.agent import answers
 
-    lines = diagnose(given.proc)
+    found = answers.look(given.proc)
+    good = _tell(answers.diagnose(given.proc, found))
+    if not isinstance(found, HubError):
+        found.close()
+    return 0 if good else COULD_NOT
+
+
+def _tell(lines: "Sequence[Line]") -> bool:
+    """Print what was found; return whether all of it is well."""
     for line in lines:
         sys.stdout.write(f"{line.name}: {'ok' if line.ok else 'failed'}, {line.text}\n")
-    return 0 if all(line.ok for line in lines) else COULD_NOT
+    return all(line.ok for line in lines)
+
+
+def _open(given: argparse.Namespace) -> int:
+    from hub.agent import answers, opening
+
+    if given.keeper:
+        opening.for_keeper(given.proc, os.environ)
+        return 0
+    found = opening.for_agent(given.proc, given.runtime, os.environ)
+    _tell(answers.diagnose(given.proc, found))
+    return 0
 
 
 def _exec(given: argparse.Namespace) -> int:
@@ -165,7 +191,7 @@ def _exec(given: argparse.Namespace) -> int:
 
     line = os.environ.get("SSH_ORIGINAL_COMMAND", "")
     tag = given.tag or _user()
-    outcome = control.ask(given.runtime / "control.sock", tag, line)
+    outcome = control.ask(control.place(given.runtime), tag, line)
     if outcome is None:
         from hub.agent import direct
 
@@ -190,7 +216,7 @@ def _restore(given: argparse.Namespace) -> int:
     from hub.agent import control, direct, privileges
 
     privileges.need_root("fnm-agent restore")
-    outcome = control.ask(given.runtime / "control.sock", "root", "", restore=True)
+    outcome = control.ask(control.place(given.runtime), "root", "", restore=True)
     if outcome is None:
         outcome = direct.restore(given.proc, given.runtime, given.keeper_user)
     sys.stdout.write(outcome.text)
@@ -202,21 +228,17 @@ def _keeper(given: argparse.Namespace) -> int:
     import structlog
 
     from hub import log
-    from hub.agent import privileges
-    from hub.agent.keeper import Keeper, Place
-    from hub.agent.window import Window
+    from hub.agent import keeping
 
     log.configure("info", "auto", journal=None)
-    with socket.socket(fileno=given.fd) as link:
-        try:
-            window = Window.open()  # needs CAP_NET_RAW, which is not kept
-            privileges.become(privileges.account(given.user), (privileges.CAP_NET_ADMIN,))
-            Keeper(Place(given.folder), given.proc, link, window).serve()
-        except (HubError, OSError) as error:
-            with contextlib.suppress(OSError):
-                link.send(json.dumps({"error": str(error)}).encode())
-            structlog.get_logger(__name__).error("keeper.failed", why=str(error))
-            return COULD_NOT
+    try:
+        if given.fd is not None:
+            keeping.for_starter(given.fd, given.user, given.runtime, given.proc)
+        else:
+            keeping.for_unit(given.agent_user, given.runtime, given.proc, os.environ)
+    except (HubError, OSError) as error:
+        structlog.get_logger(__name__).error("keeper.failed", why=str(error))
+        return COULD_NOT
     return 0
 
 

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of the agent: collects as root what only root can, becomes nobody much, serves."""
+"""The life of the agent: collects what it takes, is nobody much from then on, and serves.
+
+By its unit it is nobody much from the start, and gets what only root can open from systemd's store,
+into which `fnm-agent open` has put it. Started as root it opens that itself.
+"""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import platform
+import pwd
 import signal
 import socket
 from dataclasses import dataclass
@@ -15,20 +21,19 @@ import asyncssh
 import structlog
 
 from hub import __version__
-from hub.agent import control, host_key, privileges, server
+from hub.agent import control, host_key, privileges, server, store
 from hub.agent.commands import Commands
-from hub.agent.keeper import KeeperError
-from hub.agent.keeper_link import KeeperLink, make_folder
+from hub.agent.handover import unpacked
+from hub.agent.keeper_link import KeeperLink, make_runtime
 from hub.agent.kernel.sources import Kernel, open_sources
 from hub.agent.keys import KeysFile
 from hub.agent.limits import Limits
 from hub.agent.listening import listen
+from hub.agent.place import KeeperError
 from hub.clock import SystemClock
 from hub.errors import HubError
 from hub.systemd import ALIVE, READY, STOPPING, Manager, status
 from hub.tasks import Tasks
-
-CONTROL = "control.sock"
 
 _PULSE_S: Final = 5.0
 _SHARE: Final = 6
@@ -49,8 +54,8 @@ class Settings:
         port: TCP port; None: OpenSSH does the transport.
         keys: the keys file.
         host_key: the private host key.
-        user: whom the agent becomes.
-        keeper_user: whom the keeper becomes.
+        user: whom the agent becomes, if it is root.
+        keeper_user: whom a keeper becomes that it starts.
         proc: where the server's /proc is.
         runtime: folder for the control socket and the keeper.
     """
@@ -82,22 +87,31 @@ def run(settings: Settings) -> None:
     Raises:
         HubError: it cannot start or go on; says why.
     """
-    privileges.need_root("fnm-agent run")
-    # Whatever the caller left open is not ours to keep.
-    os.closerange(3, min(1 << 16, os.sysconf("SC_OPEN_MAX")))
-    manager = Manager.of(os.environ)  # before the keeper is started, which is not the service
-    user = privileges.account(settings.user)
-    keeper_user = privileges.account(settings.keeper_user)
-    folder = make_folder(settings.runtime, keeper_user)
-    held = _alone(settings.runtime)
-    kernel = open_sources(settings.proc)
+    if os.geteuid() == 0:
+        # Whatever the caller left open is not ours to keep.
+        os.closerange(3, min(1 << 16, os.sysconf("SC_OPEN_MAX")))
+        user, given = privileges.account(settings.user), None
+    else:
+        user, given = privileges.myself(), store.received(os.environ)
+        privileges.settle()
+    # Out of the environment before a keeper is started, which is not the service.
+    _run(settings, Manager.of(os.environ), user, given)
+
+
+def _run(
+    settings: Settings, manager: Manager, user: pwd.struct_passwd, given: dict[str, int] | None
+) -> None:
+    """Collect what it takes and serve; `given` is what root has opened for one that is not root."""
+    held = _alone(_make_folder(settings.runtime, user), user)
+    kernel = open_sources(settings.proc) if given is None else unpacked(given)
     key = host_key.read(settings.host_key) if settings.port is not None else None
     limits = Limits()
     listening = listen(settings.listen, settings.port) if settings.port is not None else None
-    made = control.bind(settings.runtime / CONTROL, user.pw_gid)
-    keeper = KeeperLink.start(folder, settings.proc, settings.keeper_user)
+    made = control.bind(control.place(settings.runtime), user.pw_gid)
+    keeper = KeeperLink.reach(settings.runtime, settings.proc, settings.keeper_user)
     try:
-        privileges.become(user)
+        if given is None:
+            privileges.become(user)
         keys = KeysFile(settings.keys, owners=(0,))
         log.info(
             "agent.started",
@@ -108,7 +122,7 @@ def run(settings: Settings) -> None:
             listen=_shown(listening),
             host_key=key.get_fingerprint() if key else "",
             keys=len(keys.keys()),
-            user=settings.user,
+            user=user.pw_name,
         )
         base = server.options(key, limits) if key is not None else None
         asyncssh.set_log_level("CRITICAL")
@@ -149,7 +163,7 @@ async def _feed(parts: _Parts, clock: SystemClock) -> None:
         try:
             held = await parts.keeper.state("")
         except KeeperError as error:
-            log.error("agent.keeper_silent", why=error.what, todo="systemctl restart fnm-agent")
+            log.error("agent.keeper_silent", why=error.what, todo="systemctl restart fnm-keeper")
         else:
             text = f"keys by {parts.kernel.source}; tcp_syncookies is {held.syncookies}"
             await parts.manager.tell(ALIVE, status(text))
@@ -165,15 +179,37 @@ def _hz(kernel: Kernel) -> int | None:
         return None
 
 
-def _alone(runtime: Path) -> int:
-    held = os.open(runtime / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _make_folder(runtime: Path, user: pwd.struct_passwd) -> Path:
+    """Return the agent's folder below the runtime folder; systemd has made its own before."""
+    folder = runtime / control.FOLDER
+    if os.geteuid() == 0:
+        make_runtime(runtime)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o755)
+            folder.chmod(0o755)
+            os.chown(folder, user.pw_uid, user.pw_gid)
+    return folder
+
+
+def _alone(folder: Path, user: pwd.struct_passwd) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        held = os.open(folder / "agent.lock", flags, 0o600)
+    except OSError as error:
+        raise AlreadyRunningError(
+            f"its folder cannot be used: {error.strerror}",
+            where=str(folder),
+            todo="start it by its unit, or as root",
+        ) from None
+    if os.geteuid() == 0 and os.fstat(held).st_nlink == 1:
+        os.fchown(held, user.pw_uid, user.pw_gid)  # that user's own agent may come next
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(held)
         raise AlreadyRunningError(
             "another agent runs with this folder",
-            where=str(runtime),
+            where=str(folder),
             todo="stop it, or give this one another --runtime",
         ) from None
     return held

@@ -11,7 +11,7 @@ import ctypes
 import secrets
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Self
 
@@ -21,7 +21,6 @@ from hub.agent.sockets import listeners
 from hub.errors import HubError
 
 EVERY_S: Final = 30.0
-MOST_PORTS: Final = 64
 _SYN: Final = 0x02
 _CHECKSUM_AT: Final = 16
 _OPTIONS: Final = struct.pack("!BBH", 2, 4, 1460)
@@ -49,6 +48,16 @@ class Window:
             with contextlib.suppress(OSError):
                 made[version] = _raw(family)
         return cls(made)
+
+    @classmethod
+    def of(cls, files: Mapping[int, int]) -> Self:
+        """Return one of raw sockets that another process has opened: descriptors by IP version."""
+        return cls({version: socket.socket(fileno=number) for version, number in files.items()})
+
+    @property
+    def files(self) -> dict[int, int]:
+        """Return the descriptors by IP version; they stay the window's."""
+        return {version: raw.fileno() for version, raw in self._sockets.items()}
 
     @property
     def possible(self) -> bool:

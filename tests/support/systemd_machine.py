@@ -168,6 +168,11 @@ class Machine:
             raise AssertionError(self.journal(unit)) from error
         return self.run("cat", f"/proc/{self.shown(unit, 'MainPID')}/status")
 
+    def number(self, unit: str, name: str) -> int:
+        """Return a field of its process's status that the kernel shows in hex."""
+        text = self.run("cat", f"/proc/{self.shown(unit, 'MainPID')}/status")
+        return next(int(line.split()[1], 16) for line in text.splitlines() if line.startswith(name))
+
     def hang(self, unit: str) -> None:
         """Hold a unit's process still, and wait until its watchdog has another one serve."""
         pid = self.shown(unit, "MainPID")

@@ -78,6 +78,22 @@ class Kcore:
             raise
         return made
 
+    @classmethod
+    def of(cls, descriptor: int, where: str) -> Self:
+        """Return the one that another process has opened.
+
+        Raises:
+            KcoreError: it is none; `descriptor` stays the caller's then.
+        """
+        made = cls(descriptor, where)
+        made._look()
+        return made
+
+    @property
+    def descriptor(self) -> int:
+        """Return the open file; it stays this one's."""
+        return self._descriptor
+
     def read(self, spans: Sequence[Span]) -> list[bytes]:
         """Return the kernel's memory at each of `spans`, read in their order.
 

@@ -10,7 +10,14 @@ from typing import Final, Self
 from hub.agent.kernel.hz import Moment, measure_hz
 from hub.agent.kernel.kallsyms import find_symbols
 from hub.agent.kernel.kcore import Kcore
-from hub.agent.kernel.secrets import NEEDED, SIZES, Secrets, SourceError, monotonic_ms
+from hub.agent.kernel.secrets import (
+    NEEDED,
+    SIZES,
+    Handed,
+    Secrets,
+    SourceError,
+    monotonic_ms,
+)
 
 JIFFIES: Final = "jiffies_64"
 LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
@@ -33,6 +40,7 @@ class MemorySource:
 
     def __init__(self, kcore: Kcore, symbols: dict[str, int], hz: int, other_clock: Path) -> None:
         self._kcore, self._hz, self._other_clock = kcore, hz, other_clock
+        self._symbols = symbols
         self._names = tuple(name for name in SIZES if name in symbols)
         spans = [(symbols[name], SIZES[name]) for name in self._names]
         self._spans = (*spans, (symbols[JIFFIES], _JIFFIES_SIZE))
@@ -65,6 +73,25 @@ class MemorySource:
         except BaseException:
             kcore.close()
             raise
+
+    def handed(self) -> Handed:
+        """Return what another process needs to go on; needs no privilege there."""
+        about = {"symbols": self._symbols, "hz": self._hz, "other_clock": str(self._other_clock)}
+        return Handed(about, {"kcore": self._kcore.descriptor})
+
+    @classmethod
+    def take(cls, handed: Handed) -> Self:
+        """Return the source that another process has opened.
+
+        Raises:
+            HubError, KeyError, TypeError, ValueError: that is none.
+        """
+        about, (hz, symbols) = handed.about, (handed.about["hz"], handed.about["symbols"])
+        places = {name: symbols[name] for name in (*SIZES, JIFFIES) if name in symbols}
+        if not all(type(one) is int and one >= 0 for one in (hz, *places.values())):
+            raise TypeError
+        kcore = Kcore.of(handed.files["kcore"], "/proc/kcore")
+        return cls(kcore, places, hz, Path(about["other_clock"]))
 
     def read(self) -> Secrets:
         """Return what they hold now, the clocks last."""

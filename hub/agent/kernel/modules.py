@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from hub.agent.kernel.hz import nearest_hz
-from hub.agent.kernel.secrets import NEEDED, SIZES, Secrets, SourceError
+from hub.agent.kernel.secrets import NEEDED, SIZES, Handed, Secrets, SourceError
 
 _LARGEST: Final = 4096
 _LEAST_MS: Final = 1000
@@ -30,10 +30,13 @@ class NotLoadedError(SourceError):
 class _File:
     """A file below /proc that is read anew each time through the same descriptor."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self.descriptor = path, descriptor
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            return cls(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
         except FileNotFoundError:
             raise NotLoadedError(
                 "does not exist: the module is not loaded", where=str(path)
@@ -47,7 +50,7 @@ class _File:
 
     def text(self) -> str:
         try:
-            data = os.pread(self._descriptor, _LARGEST + 1, 0)
+            data = os.pread(self.descriptor, _LARGEST + 1, 0)
         except OSError as error:
             raise SourceError(
                 f"cannot be read: {error.strerror}",
@@ -59,7 +62,17 @@ class _File:
         return data.decode("ascii")
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)
+
+
+def _handed(files: dict[str, _File]) -> Handed:
+    about = {"paths": {name: str(file.path) for name, file in files.items()}}
+    return Handed(about, {name: file.descriptor for name, file in files.items()})
+
+
+def _taken(handed: Handed) -> dict[str, _File]:
+    paths = handed.about["paths"]
+    return {name: _File(Path(paths[name]), number) for name, number in handed.files.items()}
 
 
 def _secret(text: str, name: str, where: Path) -> bytes:
@@ -114,7 +127,16 @@ class TcpSecretsSource:
     @classmethod
     def open(cls, proc: Path) -> Self:
         """Open it."""
-        return cls(_File(proc / "tcp_secrets"))
+        return cls(_File.open(proc / "tcp_secrets"))
+
+    def handed(self) -> Handed:
+        """Return what another process needs to go on."""
+        return _handed({"file": self._file})
+
+    @classmethod
+    def take(cls, handed: Handed) -> Self:
+        """Return the source that another process has opened; errors as of `MemorySource`."""
+        return cls(_taken(handed)["file"])
 
     def read(self) -> Secrets:
         """Return what it says now; HZ once two readings are far enough apart."""
@@ -162,7 +184,7 @@ class IsnSyncSource:
         try:
             for name in SIZES:
                 try:
-                    files[name] = _File(proc / f"isn_sync_{name}")
+                    files[name] = _File.open(proc / f"isn_sync_{name}")
                 except NotLoadedError:
                     if name in NEEDED:
                         raise
@@ -170,6 +192,18 @@ class IsnSyncSource:
             for file in files.values():
                 file.close()
             raise
+        return cls(files)
+
+    def handed(self) -> Handed:
+        """Return what another process needs to go on."""
+        return _handed(self._files)
+
+    @classmethod
+    def take(cls, handed: Handed) -> Self:
+        """Return the source that another process has opened; errors as of `MemorySource`."""
+        files = _taken(handed)
+        for name in NEEDED:
+            _ = files[name]
         return cls(files)
 
     def read(self) -> Secrets:
@@ -201,7 +235,16 @@ class IsnSyncTextSource:
     @classmethod
     def open(cls, proc: Path) -> Self:
         """Open it."""
-        return cls(_File(proc / "isn_sync"))
+        return cls(_File.open(proc / "isn_sync"))
+
+    def handed(self) -> Handed:
+        """Return what another process needs to go on."""
+        return _handed({"file": self._file})
+
+    @classmethod
+    def take(cls, handed: Handed) -> Self:
+        """Return the source that another process has opened; errors as of `MemorySource`."""
+        return cls(_taken(handed)["file"])
 
     def read(self) -> Secrets:
         """Return what it says now."""

@@ -4,7 +4,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from hub.errors import HubError
 
@@ -22,6 +22,23 @@ CookieClock = Literal["jiffies", "utc"]
 
 class SourceError(HubError):
     """A source does not work here, or not any more."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Handed:
+    """A source in the form in which another process takes it over.
+
+    Attributes:
+        about: what it takes besides, as JSON has it; holds no secret, but may hold addresses.
+        files: descriptors by name; they stay the giver's, and become the taker's.
+    """
+
+    about: Mapping[str, Any]
+    files: Mapping[str, int]
+
+    def __repr__(self) -> str:
+        """Return what may be seen by anybody."""
+        return f"Handed({sorted(self.files)})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

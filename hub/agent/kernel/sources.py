@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds a place where this kernel's secrets can be read, and keeps only what that takes."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -13,10 +13,19 @@ from hub.agent.kernel.modules import (
     NotLoadedError,
     TcpSecretsSource,
 )
-from hub.agent.kernel.secrets import Secrets, SourceError
+from hub.agent.kernel.secrets import Handed, Secrets, SourceError
 from hub.errors import HubError
 
-__all__ = ("Kernel", "NoSourceError", "Secrets", "SourceError", "Tried", "open_sources")
+__all__ = (
+    "Handed",
+    "Kernel",
+    "NoSourceError",
+    "Secrets",
+    "SourceError",
+    "Tried",
+    "open_sources",
+    "take_source",
+)
 
 
 class Source(Protocol):
@@ -28,6 +37,10 @@ class Source(Protocol):
         Raises:
             SourceError: they cannot be read any more.
         """
+        ...
+
+    def handed(self) -> Handed:
+        """Return what another process needs to go on with it."""
         ...
 
     def close(self) -> None:
@@ -68,12 +81,25 @@ class NoSourceError(HubError):
         )
 
 
-_WAYS: Final[tuple[tuple[str, Callable[[Path], Source]], ...]] = (
-    ("tcp_secrets", TcpSecretsSource.open),
-    ("isn_sync", IsnSyncSource.open),
-    ("isn_sync_v22", IsnSyncTextSource.open),
-    ("kcore", MemorySource.open),
-)
+class _Way(Protocol):
+    """A kind of source."""
+
+    def open(self, proc: Path, /) -> Source:
+        """Return one that is opened here, by root."""
+        ...
+
+    def take(self, handed: Handed, /) -> Source:
+        """Return one that another process has opened."""
+        ...
+
+
+_WAYS: Final[Mapping[str, _Way]] = {
+    "tcp_secrets": TcpSecretsSource,
+    "isn_sync": IsnSyncSource,
+    "isn_sync_v22": IsnSyncTextSource,
+    "kcore": MemorySource,
+}
+"""In the order in which they are tried."""
 
 
 class Kernel:
@@ -95,6 +121,10 @@ class Kernel:
         """
         return self._way.read()
 
+    def handed(self) -> Handed:
+        """Return what another process needs to read on; `take_source` is the other end."""
+        return self._way.handed()
+
     def close(self) -> None:
         """Close every descriptor."""
         self._way.close()
@@ -110,9 +140,9 @@ def open_sources(proc: Path) -> Kernel:
         NoSourceError: none does.
     """
     tried: list[Tried] = []
-    for name, make in _WAYS:
+    for name, kind in _WAYS.items():
         try:
-            way = make(proc)
+            way = kind.open(proc)
         except HubError as error:
             absent = isinstance(error, NotLoadedError)
             tried.append(Tried(name, ok=False, why=str(error), absent=absent))
@@ -126,3 +156,25 @@ def open_sources(proc: Path) -> Kernel:
         tried.append(Tried(name, ok=True, why="can be read"))
         return Kernel(name, way, tuple(tried))
     raise NoSourceError(tuple(tried))
+
+
+def take_source(source: str, handed: Handed) -> Kernel:
+    """Return the source that another process has found; needs no privilege.
+
+    Args:
+        source: its name.
+        handed: what `Kernel.handed` has given there.
+
+    Raises:
+        SourceError: that is no source of this name, or cannot be read.
+    """
+    try:
+        way = _WAYS[source].take(handed)
+        _ = way.read()
+    except SourceError:
+        raise
+    except HubError as error:
+        raise SourceError(error.what, where=error.where, todo=error.todo) from None
+    except (KeyError, TypeError, ValueError, AttributeError, OSError):
+        raise SourceError("what was handed over is no source of keys", where=source) from None
+    return Kernel(source, way, (Tried(source, ok=True, why="can be read"),))
