@@ -17,6 +17,7 @@ from hub.pipeline import answers
 from hub.pipeline.drilling import Wish, begin_drill, end_drill
 from hub.pipeline.events import remember_unban, take_event, take_sighting, tick
 from hub.pipeline.holding import measure
+from hub.pipeline.operating import unfreeze
 from hub.pipeline.renewing import renew_if_attacked
 from hub.pipeline.state import State
 from hub.rates import Rates
@@ -90,6 +91,19 @@ def test_drill_when_its_unban_comes_then_real_attacks_elsewhere_stay(rules: Rule
     assert (
         next(attack for attack in core.tracker if attack.subject == f"host:{TARGET}").episodes == 1
     )
+
+
+@pytest.mark.parametrize("enforce", [f"{TARGET}/32", None])
+def test_drill_when_decided_anew_then_its_deadline_stays(
+    rules: RuleSet, enforce: str | None
+) -> None:
+    """An operator's brake, let go, has every attack decided anew; that prolongs no drill."""
+    core = state(rules, config())
+    drilled(core, enforce=enforce, seconds=30.0)
+    (before,) = core.ledger
+    unfreeze(core, "op", "", NOW + 6)
+    (after,) = core.ledger
+    assert after.deadline == before.deadline == NOW + 30
 
 
 def test_unban_of_a_drill_when_the_hub_starts_then_not_remembered(rules: RuleSet) -> None:

@@ -124,14 +124,15 @@ class Ledger:
     ) -> Mitigation:
         """Let these attacks hold `row`, and extend it to a deadline that is clearly later.
 
-        An engine that only carries messages need not hear of the new deadline.
-        A release that was only intended is taken back: the attack is there again.
+        An engine that only carries messages need not hear of the new deadline. Nothing prolongs
+        a drill's. A release that was only intended is taken back: the attack is there again.
         """
         state = row.state
         if state is MitigationState.RELEASING:
             state = MitigationState.APPLYING
         deadline = row.deadline
-        if now + proposal.ttl > row.deadline + RENEW_SHARE * proposal.ttl:
+        later = now + proposal.ttl > row.deadline + RENEW_SHARE * proposal.ttl
+        if later and not row.drill:
             deadline = now + proposal.ttl
             if state is MitigationState.ACTIVE and row.engine not in self._messengers:
                 state = MitigationState.APPLYING
