@@ -8,10 +8,16 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -38,9 +44,6 @@ from hub.errors import ConfigError, HubError, IntakeError, StoreError
 from hub.intake.envelope import decode, encode
 from hub.intake.model import Action
 from hub.intake.spool import Spool
-from hub.isn_sync.prober import Prober
-from hub.isn_sync.rights import probing
-from hub.isn_sync.sync import IsnSync
 from hub.isn_watch import IsnWatch
 from hub.loading import read_all
 from hub.log import configure
@@ -66,6 +69,10 @@ from hub.systemd import READY, STOPPING, Manager
 from hub.tasks import Tasks
 from hub.watchdog import feed
 
+if TYPE_CHECKING:
+    from hub.isn_sync.prober import Prober
+    from hub.isn_sync.sync import IsnSync
+
 log = structlog.get_logger(__name__)
 
 _PRUNE_INTERVAL: Final = 600.0
@@ -87,10 +94,9 @@ def run(config_path: Path) -> int:
     # The watchdog ends a hub that hangs by SIGABRT: where each thread was is worth knowing.
     faulthandler.enable()
     manager = Manager.of(os.environ)
-    wants_probe = _has_agents(config)
     try:
         with (
-            probing(SystemClock()) if wants_probe else nullcontext() as prober,
+            _probing(config) as prober,
             asyncio.Runner(loop_factory=Loop) as runner,
         ):
             runner.run(_main(config_path, config, rules, prober, manager))
@@ -106,8 +112,16 @@ def run(config_path: Path) -> int:
     return 0
 
 
+def _probing(config: Config) -> "AbstractContextManager[Prober | None]":
+    if not _has_agents(config):
+        return nullcontext()
+    from hub.isn_sync.rights import probing  # noqa: PLC0415 - as for asyncssh below
+
+    return probing(SystemClock())
+
+
 async def _main(
-    config_path: Path, config: Config, rules: RuleSet, prober: Prober | None, manager: Manager
+    config_path: Path, config: Config, rules: RuleSet, prober: "Prober | None", manager: Manager
 ) -> None:
     async with AsyncExitStack() as stack:
         hub = running(config_path, config, rules, prober, manager=manager)
@@ -145,7 +159,7 @@ async def running(
     config_path: Path,
     config: Config,
     rules: RuleSet,
-    prober: Prober | None = None,
+    prober: "Prober | None" = None,
     *,
     manager: Manager | None = None,
 ) -> AsyncIterator[tuple[HubDaemon, Bound, Tasks]]:
@@ -157,9 +171,12 @@ async def running(
         left = _Left(await journal.open_attacks(), await journal.open_mitigations())
         clock = await _steady_clock(settings, left)
         metrics, stream = Metrics(), Stream()
-        isn: IsnSync | None = None
+        isn = None
         if _has_agents(config):
-            opened = IsnSync.opened(config.isn_sync, config.services, clock, metrics, prober)
+            # asyncssh takes a third of the start: who has no agents starts without it.
+            from hub.isn_sync.sync import IsnSync as Agents  # noqa: PLC0415
+
+            opened = Agents.opened(config.isn_sync, config.services, clock, metrics, prober)
             isn = await stack.enter_async_context(opened)
         engines = build_engines(config, clock=clock, kept=Section(settings, "engine:"), keys=isn)
         for engine in engines.values():
@@ -216,7 +233,7 @@ async def running(
         daemon.serving = False
 
 
-def _start_isn(isn: IsnSync, native: Engine | None, runner: Runner, tasks: Tasks) -> None:
+def _start_isn(isn: "IsnSync", native: Engine | None, runner: Runner, tasks: Tasks) -> None:
     if isinstance(native, NativeEngine):
         isn.start(tasks)
         tasks.run("watch isn-sync", IsnWatch(isn, native, runner).watch())

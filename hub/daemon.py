@@ -6,6 +6,7 @@ import base64
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -29,7 +30,6 @@ from hub.guard.checks import cap_usage
 from hub.intake.envelope import Envelope, may_be_unban
 from hub.intake.spool import Spool
 from hub.intake.view import stored_report
-from hub.isn_sync.sync import IsnSync
 from hub.loading import difference, place_of, read_for_reload, warnings_of
 from hub.mitigations.model import Mitigation
 from hub.needs import Needs
@@ -37,6 +37,9 @@ from hub.overview import arming_view, in_force, warnings_of_core
 from hub.pipeline import arming, operating
 from hub.runner import Runner
 from hub.views import View, attack_view, audit_view, event_view, mitigation_view, switch_view
+
+if TYPE_CHECKING:
+    from hub.isn_sync.sync import IsnSync
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +56,7 @@ class HubDaemon:
         clock: SteadyClock,
         *,
         needs: Needs,
-        isn: IsnSync | None = None,
+        isn: "IsnSync | None" = None,
     ) -> None:
         self._config_path, self._needs, self._isn = config_path, needs, isn
         self._runner, self._watch, self._spool, self._clock = runner, watch, spool, clock
@@ -249,7 +252,7 @@ class HubDaemon:
         log.info("isn.key_rotated", key=key, previous=previous, actor=actor, reason=reason)
         return view
 
-    def _agents(self) -> IsnSync:
+    def _agents(self) -> "IsnSync":
         if self._isn is None:
             raise RefusedError(
                 "no agents are configured",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hub import __version__
 from hub.clock import SteadyClock, SystemClock
@@ -15,12 +15,14 @@ from hub.errors import StoreError
 from hub.figures import begin_at_zero
 from hub.guard.checks import Usage, cap_usage
 from hub.intake.spool import Spool
-from hub.isn_sync.sync import IsnSync
 from hub.lag import watch_lag
 from hub.mitigations.executor import Verb
 from hub.mitigations.model import MitigationState
 from hub.runner import Runner
 from hub.tasks import Tasks
+
+if TYPE_CHECKING:
+    from hub.isn_sync.sync import IsnSync
 
 _LOOK_INTERVAL: Final = 15.0
 _FINDINGS: Final = ("missing", "withdrawn", "foreign")
@@ -53,7 +55,7 @@ class Gauges:
         spool: Spool,
         clock: SteadyClock,
         *,
-        isn: IsnSync | None,
+        isn: "IsnSync | None",
     ) -> None:
         self._config_path, self._isn = config_path, isn
         self._runner, self._watch, self._spool, self._clock = runner, watch, spool, clock

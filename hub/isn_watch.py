@@ -2,7 +2,7 @@
 """Keeps what is in force by ISN sync true: its keys, its clocks, and whether it may go on."""
 
 import asyncio
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -10,11 +10,13 @@ from hub.effects import Effects
 from hub.engines.native.engine import NativeEngine
 from hub.engines.native.modes import Choice
 from hub.errors import EngineError
-from hub.isn_sync.sync import IsnSync
 from hub.mitigations.model import Mitigation, MitigationState
 from hub.pipeline.words import audit
 from hub.rules.actions import Tcp
 from hub.runner import Runner
+
+if TYPE_CHECKING:
+    from hub.isn_sync.sync import IsnSync
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +33,7 @@ class IsnWatch:
         runner: owns the ledger.
     """
 
-    def __init__(self, sync: IsnSync, engine: NativeEngine, runner: Runner) -> None:
+    def __init__(self, sync: "IsnSync", engine: NativeEngine, runner: Runner) -> None:
         self._sync, self._engine, self._runner = sync, engine, runner
         self._said: dict[str, str] = {}
 

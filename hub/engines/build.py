@@ -8,7 +8,6 @@ from hub.engines.native.engine import NativeEngine
 from hub.engines.native.keys import IsnKeys, NoKeys
 from hub.engines.nftables.engine import NftablesEngine
 from hub.engines.nftables.sysctl import StateStore
-from hub.engines.webhook import WebhookEngine
 from hub.mitigations.engine import Engine
 
 
@@ -31,6 +30,9 @@ def build_engines(
         nftables = NftablesEngine(config.engines.nftables, config.services, clock, kept)
         engines[nftables.name] = nftables
     for name, webhook in config.engines.webhook.items():
+        # httpx is loaded only where it is used: without it a hub is up sooner.
+        from hub.engines.webhook import WebhookEngine  # noqa: PLC0415
+
         engines[name] = WebhookEngine(name, webhook, clock)
     for name, command in config.engines.command.items():
         engines[name] = CommandEngine(name, command, clock)
