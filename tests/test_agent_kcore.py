@@ -300,6 +300,11 @@ def test_hz_when_the_machine_is_loaded_then_never_wrong_and_never_refused(
     assert Machine(hz, up_s * 1000, shift, tuple(lags)).measured() == hz
 
 
+def test_hz_when_the_boot_seems_to_tell_another_then_what_is_counted_is_believed() -> None:
+    """Jiffies that have jumped by a million fit another HZ by chance."""
+    assert Machine(250, 1_692_000, 1 << 20).measured() == 250
+
+
 @given(hz=st.sampled_from(COMMON_HZ), lags=st.lists(st.integers(0, 1500), min_size=21))
 def test_hz_when_it_hardly_runs_at_all_then_the_boot_tells(hz: int, lags: list[int]) -> None:
     """What was counted since the boot is enough where nothing can be measured."""

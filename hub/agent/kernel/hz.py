@@ -14,6 +14,8 @@ Moment = tuple[int, int]
 WINDOW_MS: Final = 250
 _ROUNDS: Final = 20
 _LEAST_ALONE: Final = 4
+_STEADY: Final = 12
+"""Rounds on end that find the same: by so many the count since the boot is refuted."""
 _TOLERANCE: Final = 0.04
 _BEGIN: Final = 1 << 32
 _BEFORE_WRAP_S: Final = 300
@@ -55,7 +57,8 @@ def measure_hz(look: Callable[[], Moment], wait: Callable[[int], None]) -> int:
     """Return HZ, on a machine that is busy or stands still for a while, too.
 
     Two findings must agree: what has been counted since the boot, and what is counted now. Where
-    the first tells nothing, these must: what is counted in a second, and in a quarter more.
+    the first tells nothing, these must: what is counted in a second, and in a quarter more. Where
+    they differ to the end, the first is believed, unless all that was counted lately is one other.
 
     Args:
         look: returns the present moment.
@@ -66,8 +69,9 @@ def measure_hz(look: Callable[[], Moment], wait: Callable[[int], None]) -> int:
     """
     first = look()
     told = hz_since_boot(first)
-    ticks = passed = 0
+    ticks = passed = steady = 0
     last: int | None = None
+    before: int | None = None
     for number in range(1, _ROUNDS + 1):
         wait(WINDOW_MS)
         now = look()
@@ -75,7 +79,11 @@ def measure_hz(look: Callable[[], Moment], wait: Callable[[int], None]) -> int:
         found = nearest_hz(ticks, passed)
         if found is not None and found == (told or last):
             return found
+        steady = steady + 1 if found == before else 1
+        before = found
         last = found if number >= _LEAST_ALONE else None
+    if before is not None and steady >= _STEADY:
+        return before
     if told is not None and ticks > 0:
         return told
     raise WrongClockError(
