@@ -21,7 +21,7 @@ from scripts.lab.guest_server import BULK, ECHO, GREETER, INFO, NARROW
 from tests.support.guest import Protected, plug_into
 from tests.support.guest_agent import agent_in
 from tests.support.guest_fixtures import protected as protected  # noqa: PLC0414 - a fixture
-from tests.support.model_cookie import cookie, timestamp_offset
+from tests.support.model_cookie import cookie, timestamp_offset, timestamp_offset_host
 from tests.support.netns import CLIENT, GATEWAY, INSIDE, OUTSIDE, Lab, inside
 from tests.support.packets import packed
 from tests.support.stack import TARGETS, tcp_of
@@ -204,8 +204,13 @@ async def test_agent_when_asked_over_ssh_then_its_keys_make_the_cookies_of_this_
                 for index in range(4)
             ]
             assert seen.seq in found
-            (net,) = struct.iter_unpack("<QQ", bytes.fromhex(told["net_secret"]))
-            clock = seen.tsval - timestamp_offset(net, *tuple4) & 0xFFFFFFFF
+            if "ts_secret" in told:
+                (ts,) = struct.iter_unpack("<QQ", bytes.fromhex(told["ts_secret"]))
+                offset = timestamp_offset_host(ts, *tuple4[:2])
+            else:
+                (net,) = struct.iter_unpack("<QQ", bytes.fromhex(told["net_secret"]))
+                offset = timestamp_offset(net, *tuple4)
+            clock = seen.tsval - offset & 0xFFFFFFFF
             assert 0 <= int(told["timestamp_ms"]) - clock < AGENT_MS
 
 

@@ -21,13 +21,13 @@ kernel, folder, minutes = open_sources(Path("/proc")), *sys.argv[1:]
 file = os.open(folder + "/tcp_secrets", os.O_RDWR | os.O_CREAT, 0o600)
 while True:
     read = kernel.read()
-    cookie, net = read.syncookie.hex(), read.net.hex()
+    cookie, net, ts = (key.hex() for key in (read.syncookie, read.net, read.ts or read.net))
     if os.path.exists(folder + "/wrong"):
-        cookie, net = cookie[::-1], net[::-1]
+        cookie, net, ts = cookie[::-1], net[::-1], ts[::-1]
     jiffies = read.jiffies + int(minutes) * 60 * read.hz
     clocks = (f"uptime_ms {read.timestamp_ms:012d}", f"jiffies {jiffies:012d}")
     lines = ("time_sec 1764140000", *clocks,
-             "cookie_secret " + cookie, "net_secret " + net, "timestamp_secret " + net)
+             "cookie_secret " + cookie, "net_secret " + net, "timestamp_secret " + ts)
     os.pwrite(file, ("\\n".join(lines) + "\\n").encode(), 0)
     print("told", flush=True)
     time.sleep(0.05)

@@ -176,6 +176,7 @@ def _offered(package: str) -> _Offered:
     offered = _shown(package)
     if offered is None:
         _apt("update", "--quiet")
+        _known.cache_clear()  # what the old lists said is not to be taken for what the new ones say
         offered = _shown(package)
     if offered is None:
         raise LabError("apt does not know this package", where=package, todo="look at its sources")
@@ -227,6 +228,8 @@ def _apt(*arguments: str, folder: str | None = None) -> None:
 def main() -> None:
     """Fill the cache, so that no test has to wait for a download."""
     busybox()
+    # Old lists may not know NEXT, and the other two are to be chosen from the same, new ones.
+    _offered(NEXT)
     for package in (STOCK, oldest(), NEXT):
         print(f"{package}: {kernel(package).release}")
 
