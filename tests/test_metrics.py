@@ -213,6 +213,7 @@ def test_drain_when_on_then_frozen_until_it_is_over(hub: HubProcess) -> None:
 def test_engine_when_compared_then_says_when(hub: HubProcess) -> None:
     """The comparison of ledger and kernel goes on."""
     name = COMPARED
+    until("a first one", lambda: (name, frozenset({("engine", "nftables")})) in series(hub))
     first = value(hub, name, engine="nftables")
     until("another one", lambda: value(hub, name, engine="nftables") > first)
     assert value(hub, "fnm_hub_reconcile_foreign", engine="nftables") == 0
