@@ -302,6 +302,7 @@ def test_store_when_disk_is_full_then_events_are_kept_by_the_sender(tmp_path: Pa
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.long
 def test_burst_when_ten_thousand_are_spooled_then_none_is_lost(hub: HubProcess) -> None:
     """A burst that arrived while the hub was down is taken in completely, in order."""
     hub.kill()

@@ -9,7 +9,7 @@ import pytest
 from tests.support.native_build import NATIVE, built
 
 UNITS = sorted(path.stem for path in (NATIVE / "tests").glob("test_*.c"))
-ROUNDS = 20_000
+ROUNDS = 5_000
 
 
 def run(*argv: str | Path) -> None:

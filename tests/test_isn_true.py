@@ -6,6 +6,8 @@ import re
 from itertools import chain
 from pathlib import Path
 
+import pytest
+
 from scripts.lab.guest_server import BULK, ECHO, FILLER, GREETER, INFO, NARROW
 from tests.support.guest import Known, Protected, ask_known
 from tests.support.isn import TARGETS, Shield, protecting, shielded
@@ -154,6 +156,7 @@ async def test_secrets_when_in_use_then_nowhere_to_be_read(
         assert not any(needle in b"".join(seen) for needle in needles)
 
 
+@pytest.mark.long
 async def test_old_kernel_when_protected_then_by_its_own_scheme_of_timestamps(
     protected_old: Protected, tmp_path: Path
 ) -> None:

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.support.guest import Protected
 from tests.support.isn import Shield, protecting, shielded
 from tests.support.stack_talk import Server
@@ -27,6 +29,7 @@ async def traffic_through(shield: Shield) -> AsyncIterator[Traffic]:
         await server.end_clients()
 
 
+@pytest.mark.long
 async def test_protection_when_on_and_off_under_open_connections_then_none_is_lost(
     protected: Protected, tmp_path: Path
 ) -> None:

@@ -4,6 +4,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from scripts.lab.guest_image import VENV_PYTHON
 from tests.support.guest import Protected
 from tests.support.isn import protecting, shielded
@@ -46,6 +48,7 @@ async def lie(protected: Protected, *, ahead_min: int = 0) -> None:
     await asyncio.to_thread(liar.expect, "told")
 
 
+@pytest.mark.long
 async def test_server_when_it_starts_anew_under_attack_then_protected_again_by_itself(
     protected: Protected, tmp_path: Path
 ) -> None:
@@ -63,6 +66,7 @@ async def test_server_when_it_starts_anew_under_attack_then_protected_again_by_i
         await shield.serves_soon()
 
 
+@pytest.mark.long
 async def test_setting_when_somebody_changes_it_then_made_ready_again(
     protected: Protected, tmp_path: Path
 ) -> None:
@@ -95,6 +99,7 @@ async def test_secrets_when_wrong_then_left_for_the_fallback_and_back_when_right
         await shield.serves(4)
 
 
+@pytest.mark.long
 async def test_clock_when_the_agents_is_wrong_by_minutes_then_the_servers_own_is_taken(
     protected: Protected, tmp_path: Path
 ) -> None:

@@ -25,6 +25,8 @@ KEYS: Final = {
     "connect_p99_vs_idle",
 }
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:

@@ -14,6 +14,8 @@ FLOWS = 200
 SECONDS = 0.02
 WAYS = {"to-server": "at_server", "to-client": "at_client"}
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tests go to the same worker, where several run at once (`pytest -n 2`).
+"""Which tests go to the same worker, where several run at once (`pytest -n 3`).
 
 A module goes as a whole, because its fixtures are expensive. Tests in a booted guest share it, and
 are not to meet those that run many hubs beside each other: both together are one worker's.
