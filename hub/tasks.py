@@ -7,6 +7,8 @@ from typing import Any, Self, TypeVar
 
 import structlog
 
+from hub.errors import HubError
+
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
@@ -66,11 +68,12 @@ class Tasks:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
+        known = error.todo if isinstance(error, HubError) else ""
         log.error(
             "task.failed",
             task=task.get_name(),
             exc_info=error,
-            todo="report it with this line; see fnm-hub status after the restart",
+            todo=known or "report it with this line; see systemctl status after the restart",
         )
         if self._over is not None and not self._over.done():
             self._over.set_exception(error)

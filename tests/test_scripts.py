@@ -266,7 +266,7 @@ def test_test_when_all_checks_pass_then_pytest_speaks_last_and_decides(
 
     assert done.returncode == 5
     assert lines[0] == "setup --apt-for test"
-    workers = "-n 2 --no-loadscope-reorder"
+    workers = "-n 3 --no-loadscope-reorder"
     assert lines[-1] == f"python -m pytest {workers} -m not long"
     said = {"ruff check .", "ruff format --check .", "clang-format", "reasons --check"}
     assert said <= set(lines)
@@ -276,7 +276,7 @@ def test_test_when_asked_for_all_then_leaves_nothing_out(checkout: Path) -> None
     """The checks and every test, the long ones as well."""
     lines = _run(checkout, "scripts/test", "--all").stdout.splitlines()
     assert "ruff check ." in lines
-    assert lines[-1] == "python -m pytest -n 2 --no-loadscope-reorder"
+    assert lines[-1] == "python -m pytest -n 3 --no-loadscope-reorder"
 
 
 def test_test_when_a_static_check_fails_then_all_are_shown_and_no_test_runs(
