@@ -95,10 +95,7 @@ def run(config_path: Path) -> int:
     faulthandler.enable()
     manager = Manager.of(os.environ)
     try:
-        with (
-            _probing(config) as prober,
-            asyncio.Runner(loop_factory=Loop) as runner,
-        ):
+        with _probing(config) as prober, asyncio.Runner(loop_factory=Loop) as runner:
             runner.run(_main(config_path, config, rules, prober, manager))
     except HubError as error:
         log.error(
@@ -115,7 +112,7 @@ def run(config_path: Path) -> int:
 def _probing(config: Config) -> "AbstractContextManager[Prober | None]":
     if not _has_agents(config):
         return nullcontext()
-    from hub.isn_sync.rights import probing  # noqa: PLC0415 - as for asyncssh below
+    from hub.isn_sync.rights import probing  # noqa: PLC0415 - for these hubs alone
 
     return probing(SystemClock())
 
@@ -173,8 +170,7 @@ async def running(
         metrics, stream = Metrics(), Stream()
         isn = None
         if _has_agents(config):
-            # asyncssh takes a third of the start: who has no agents starts without it.
-            from hub.isn_sync.sync import IsnSync as Agents  # noqa: PLC0415
+            from hub.isn_sync.sync import IsnSync as Agents  # noqa: PLC0415 - it loads asyncssh
 
             opened = Agents.opened(config.isn_sync, config.services, clock, metrics, prober)
             isn = await stack.enter_async_context(opened)
