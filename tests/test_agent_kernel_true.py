@@ -4,6 +4,7 @@
 import json
 
 import asyncssh
+import pytest
 
 from scripts.lab.guest_image import VENV_PYTHON
 from scripts.lab.guest_server import ECHO, PORTS
@@ -109,6 +110,7 @@ async def test_check_when_the_kernel_is_stock_then_memory_hz_and_what_is_not_use
     assert said["syncookies"].startswith("ok, net.ipv4.tcp_syncookies is 2")
 
 
+@pytest.mark.long
 async def test_agent_when_it_has_no_rights_left_then_reads_by_what_it_holds(
     protected: Protected,
 ) -> None:

@@ -200,6 +200,7 @@ def test_agent_when_killed_then_protection_stays_and_the_next_one_reads_the_keys
     assert ask(machine, "release")["tcp_syncookies"] == "1"
 
 
+@pytest.mark.long
 def test_keeper_when_killed_hung_or_started_anew_then_the_lease_stays(machine: Machine) -> None:
     """The next one goes on from the record; the agent comes back to it by itself."""
     machine.start(AGENT)
@@ -225,6 +226,7 @@ def test_keeper_when_killed_hung_or_started_anew_then_the_lease_stays(machine: M
     assert sysctl(machine) == "1"
 
 
+@pytest.mark.long
 def test_root_when_no_agent_runs_then_it_works_and_the_units_go_on(machine: Machine) -> None:
     """By a keeper of its own, which the unit's replaces; by the unit's, where that runs."""
     assert ask(machine, "engage 600")["tcp_syncookies"] == "2"

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from scripts.benchmarks.figure import Figure, percentile
 from scripts.benchmarks.main import BENCHMARKS
 
 REPOSITORY = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 def test_bench_when_one_key_is_asked_for_then_only_that_is_measured(tmp_path: Path) -> None:
     """`--json` writes the figure with target, unit, runs and spread, and the machine."""
     file = tmp_path / "figures.json"

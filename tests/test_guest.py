@@ -160,6 +160,7 @@ async def test_clean_when_a_test_has_left_its_traces_then_they_are_gone(
     assert (await protected.known()).peer
 
 
+@pytest.mark.long
 async def test_reboot_when_the_guest_is_reset_then_only_its_disk_is_as_before(
     protected: Protected,
 ) -> None:
@@ -225,6 +226,7 @@ def lab() -> Iterator[Lab]:
         yield made
 
 
+@pytest.mark.long
 def test_guest_when_its_context_ends_then_nothing_is_left(lab: Lab) -> None:
     """The older kernel, with the older timestamps, boots as well; afterwards all of it is gone."""
     with ExitStack() as ends:

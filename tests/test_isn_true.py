@@ -47,6 +47,7 @@ async def with_itself(shield: Shield) -> dict[tuple[str, int], list[dict[str, ob
     return found
 
 
+@pytest.mark.long
 async def test_connection_when_protected_then_agreed_on_as_with_the_server_itself(
     protected: Protected, tmp_path: Path
 ) -> None:
@@ -131,6 +132,7 @@ async def test_connections_when_of_every_kind_and_under_a_flood_then_all_are_who
             assert known.info.options == {"timestamps", "sack", "wscale"}
 
 
+@pytest.mark.long
 async def test_secrets_when_in_use_then_nowhere_to_be_read(
     protected: Protected, tmp_path: Path
 ) -> None:

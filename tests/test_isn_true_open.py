@@ -56,6 +56,7 @@ async def test_protection_when_on_and_off_under_open_connections_then_none_is_lo
                 assert await traffic.newcomer(family)
 
 
+@pytest.mark.long
 async def test_programs_when_killed_then_open_connections_live_and_new_ones_come(
     protected: Protected, tmp_path: Path
 ) -> None:

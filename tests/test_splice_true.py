@@ -25,7 +25,10 @@ SETTINGS: dict[str, dict[str, object]] = {
 Agreements = dict[tuple[str, int], list[dict[str, object]]]
 
 
-@pytest.fixture(params=["protected", "protected_old"], ids=["newest", "oldest"])
+@pytest.fixture(
+    params=["protected", pytest.param("protected_old", marks=pytest.mark.long)],
+    ids=["newest", "oldest"],
+)
 def guest(request: pytest.FixtureRequest) -> Protected:
     """Return a guest of one kernel after the other."""
     made: Protected = request.getfixturevalue(request.param)
