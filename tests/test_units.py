@@ -66,8 +66,8 @@ def service(*files: Path) -> Service:
     [
         (HUB, (), 1.5),
         (HUB, (ISN_SYNC,), 1.5),
-        (HUB, (NFTABLES,), 1.8),
-        (HUB, (NFTABLES, ISN_SYNC), 1.9),
+        (HUB, (NFTABLES,), 1.7),
+        (HUB, (NFTABLES, ISN_SYNC), 1.8),
         (SYNPROXYD, (), 1.5),
         (AGENT, (), 1.3),
         (KEEPER, (), 1.3),

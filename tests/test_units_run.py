@@ -10,6 +10,7 @@ import pytest
 from tests.support.systemd_machine import Machine
 
 UNIT = "fnm-hub"
+LOOSE = "net/netfilter/nf_conntrack_tcp_loose"
 CAP_NET_ADMIN = 1 << 12
 CAP_NET_RAW = 1 << 13
 CONFIG = """
@@ -179,6 +180,9 @@ def test_hub_when_it_has_the_drop_ins_then_its_engines_work(machine: Machine) ->
     configure(machine, native=True)
     drop_in(machine, "nftables.conf")
     drop_in(machine, "isn-sync.conf")
+    # The kernel's SYN proxy wants a setting changed.
+    rules = RULES.replace("then: [", "then: [tcp, ")
+    machine.place("/etc/fnm-hub/rules.yaml").write_text(rules)
     drop_in(machine, "watchdog.conf", "[Service]\nWatchdogSec=4s\nRestartSec=100ms\n")
     with started(machine) as status:
         assert number(status, "CapEff") == number(status, "CapPrm") == CAP_NET_ADMIN
@@ -188,6 +192,12 @@ def test_hub_when_it_has_the_drop_ins_then_its_engines_work(machine: Machine) ->
         said = machine.journal(UNIT)
         for trouble in ("isn.no_probe", "isn.right_kept", "nftables.sysctl_failed"):
             assert trouble not in said
+        # The one setting that it has to change it can, and no other.
+        loose = ("cat", f"/proc/sys/{LOOSE}")
+        machine.until("it is changed", lambda: machine.run(*loose) == "0\n", UNIT)
+        mounts = machine.run("cat", f"/proc/{machine.shown(UNIT, 'MainPID')}/mountinfo")
+        rights = {words[4]: words[5][:2] for words in map(str.split, mounts.splitlines())}
+        assert (rights["/proc/sys"], rights["/proc/sys/net"]) == ("ro", "rw")
         machine.hang(UNIT)
         assert "192.0.2.10" in table(machine)
 
