@@ -43,7 +43,7 @@ class IsnSync(StrictModel):
     user: AgentUser = "fnm-agent"
     key: AbsolutePath = Path("/var/lib/fnm-hub/isn-sync/id_ed25519")
     known_hosts: AbsolutePath = Path("/var/lib/fnm-hub/isn-sync/known_hosts")
-    poll_interval: Annotated[Duration, Field(ge=1.0, le=300.0)] = 10.0
+    poll_interval: Annotated[Duration, Field(ge=1.0, le=300.0)] = 8.0
     probe_interval: Annotated[Duration, Field(ge=1.0, le=30.0)] = 25.0
     timeout: Annotated[Duration, Field(ge=0.5, le=60.0)] = 5.0
     good_probes: Annotated[int, Field(ge=1, le=100)] = 3
