@@ -10,6 +10,7 @@ import pytest
 from tests.support.systemd_machine import Machine
 
 UNIT = "fnm-hub"
+DROP_INS = "/etc/systemd/system/fnm-hub.service.d/*"
 LOOSE = "net/netfilter/nf_conntrack_tcp_loose"
 CAP_NET_ADMIN = 1 << 12
 CAP_NET_RAW = 1 << 13
@@ -97,7 +98,7 @@ def started(machine: Machine) -> Iterator[str]:
         yield machine.start(UNIT)
     finally:
         machine.run("systemctl", "stop", UNIT, check=False)
-        machine.run("sh", "-c", "rm -rf /etc/systemd/system/fnm-hub.service.d/* /var/lib/fnm-hub")
+        machine.run("sh", "-c", f"rm -rf {DROP_INS} /var/lib/fnm-hub")
 
 
 def number(status: str, name: str) -> int:
@@ -125,7 +126,10 @@ def test_units_when_verified_then_systemd_has_nothing_to_say(machine: Machine) -
         f"/etc/systemd/system/{name}.service"
         for name in ("fnm-hub", "fnm-agent", "fnm-keeper", "synproxyd")
     ]
-    assert machine.run("systemd-analyze", "verify", "--man=no", *units) == ""
+    try:
+        assert machine.run("systemd-analyze", "verify", "--man=no", *units) == ""
+    finally:
+        machine.run("sh", "-c", f"rm -rf {DROP_INS}")
 
 
 def test_hub_when_run_as_shipped_then_it_serves_without_any_capability(machine: Machine) -> None:

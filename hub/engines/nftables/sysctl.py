@@ -149,5 +149,5 @@ def _unusable(error: OSError) -> EngineError:
     return EnginePermanentError(
         f"cannot be read or changed: {error.strerror}",
         where=SETTING,
-        todo="give the hub CAP_NET_ADMIN and a writable /proc/sys/net: see ProtectKernelTunables, ReadWritePaths",
+        todo="give the hub CAP_NET_ADMIN, and ReadWritePaths=/proc/sys/net (ProtectKernelTunables)",
     )
