@@ -20,7 +20,8 @@ from textual.widgets import DataTable, RichLog, Static
 from hub.api.daemon import View
 from hub.api.server import Bound
 from hub.cli.client import Client
-from hub.cli.top.app import TopApp
+from hub.cli.top.app import TopApp, _Happened, _Looked
+from hub.cli.top.feed import Look
 from hub.cli.top.rates import MEMORY, Rates
 from hub.config import Config
 from hub.errors import StoreError
@@ -224,6 +225,21 @@ async def test_explain_when_asked_then_the_row_under_the_cursor(
             await shows(pilot, lambda: len(app.screen_stack) == 2)
             assert f"thing {name}" in str(app.screen.query_one(Static).render())
             await pilot.press("escape", "tab")
+
+
+@pytest.mark.parametrize("name", ["head", "log"])
+async def test_news_when_the_view_is_taken_down_then_it_ends_all_the_same(
+    place: Path, name: str
+) -> None:
+    """Threads tell what they hear until the end; parts of the view are gone by then."""
+    app = top_of(place / "nobody.sock")
+    async with app.run_test() as pilot:
+        await shows(pilot, lambda: "NO ANSWER" in head(app))
+        await app.query_one(f"#{name}").remove()
+        app.post_message(_Happened({"kind": "event"}))
+        app.post_message(_Looked(Look()))
+        await pilot.pause()
+    assert app.return_code is None  # a defect of the view would be 1
 
 
 async def test_daemon_when_it_goes_then_says_so_and_comes_back(

@@ -115,6 +115,8 @@ class TopApp(App[None]):
 
     def on__looked(self, message: _Looked) -> None:
         """Show a look; while nobody answers the tables stay as they were."""
+        if not self._stands():
+            return
         self._look = look = message.look
         self.query_one("#head", Static).update(words.head(look))
         if look.status is None:
@@ -126,6 +128,8 @@ class TopApp(App[None]):
 
     def on__happened(self, message: _Happened) -> None:
         """Show one line of what happens."""
+        if not self._stands():
+            return
         out = io.StringIO()
         show_item(self._screen(out), message.item, as_json=False)
         self.query_one("#log", RichLog).write(Text.from_ansi(out.getvalue().rstrip("\n")))
@@ -182,6 +186,11 @@ class TopApp(App[None]):
                 graph,
             )
             yield words.Row(f"{one.engine} {one.name}", cells)
+
+    def _stands(self) -> bool:
+        """Tell whether all is there: what is told while the view is taken down finds parts gone."""
+        names = ("head", *_COLUMNS, "log")
+        return len(self.query(", ".join(f"#{name}" for name in names))) == len(names)
 
     def _table(self, name: str) -> DataTable[Any]:
         return self.query_one(f"#{name}", DataTable)
