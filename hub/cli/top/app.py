@@ -4,6 +4,7 @@
 import io
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from rich.text import Text
@@ -167,12 +168,14 @@ class TopApp(App[None]):
         self._question(text, lambda reason: self._feed.switch(what, reason))
 
     def _ask(self) -> None:
-        for look in self._feed.looks():
-            self.post_message(_Looked(look))
+        with suppress(RuntimeError):  # the view has ended, and its loop with it
+            for look in self._feed.looks():
+                self.post_message(_Looked(look))
 
     def _listen(self) -> None:
-        for item in self._feed.happenings():
-            self.post_message(_Happened(item))
+        with suppress(RuntimeError):  # as above
+            for item in self._feed.happenings():
+                self.post_message(_Happened(item))
 
     def _verdicts(self) -> Iterable[words.Row]:
         for one in self._rates.busiest(_VERDICTS):
