@@ -255,14 +255,25 @@ def test_any_when_no_daemon_then_4_and_how_to_start_it(place: Path, *, left_over
     ] == done.err.splitlines()
 
 
-def test_any_when_not_http_then_4(place: Path) -> None:
-    """Something else behind the socket is an error, not a traceback."""
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n", "the answer is not HTTP"),
+        (b"", "closed without an answer"),
+        (None, "the connection broke: Connection reset by peer"),
+    ],
+)
+@pytest.mark.parametrize("command", ["status", "tail"])
+def test_any_when_it_gets_no_answer_then_4_and_what_happened(
+    place: Path, command: str, said: bytes | None, shown: str
+) -> None:
+    """Something else behind the socket, or a daemon that ends just then: an error, no traceback."""
     path = place / "api.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen(4)
         process = subprocess.Popen(
-            [*COMMAND, "--socket", str(path), "status"],
+            [*COMMAND, "--socket", str(path), command],
             stderr=subprocess.PIPE,
             env=environment(),
             cwd=ROOT,
@@ -270,11 +281,12 @@ def test_any_when_not_http_then_4(place: Path) -> None:
         )
         connection, _ = server.accept()
         with connection:
-            connection.recv(4096)
-            connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+            # One that ends with a question unread resets the connection.
+            connection.recv(4096, socket.MSG_PEEK if said is None else 0)
+            connection.sendall(said or b"")
         _, err = process.communicate(timeout=60)
     assert (4, "Traceback" in err) == (process.returncode, False)
-    assert "the answer is not HTTP" in err
+    assert shown in err
 
 
 async def test_any_when_the_file_mode_forbids_then_4_and_whose_it_is(bound: Bound) -> None:

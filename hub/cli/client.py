@@ -9,8 +9,9 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from hub.errors import HubError
 
@@ -66,24 +67,16 @@ class Client:
 
     def lines(self, path: str) -> Iterator[dict[str, Any]]:
         """Yield the objects of a stream until it ends; raises as `get`."""
-        with self._open("GET", path, b"") as sock, sock.makefile("rb") as answer:
-            status = _head(answer)
+        with self._answer("GET", path, b"") as (status, answer):
             if status != 200:  # noqa: PLR2004
                 raise self._failed(status, answer.read())
-            try:
-                for line in answer:
-                    if line.endswith(b"\n"):
-                        yield json.loads(line)
-            except OSError as error:
-                raise self._gone(error) from error
+            for line in answer:
+                if line.endswith(b"\n"):
+                    yield json.loads(line)
 
     def _ask(self, method: str, path: str, body: bytes) -> dict[str, Any]:
-        try:
-            with self._open(method, path, body) as sock, sock.makefile("rb") as answer:
-                status = _head(answer)
-                content = answer.read()
-        except OSError as error:
-            raise self._gone(error) from error
+        with self._answer(method, path, body) as (status, answer):
+            content = answer.read()
         if status >= 400:  # noqa: PLR2004
             raise self._failed(status, content)
         try:
@@ -96,6 +89,15 @@ class Client:
             raise UnreachableError("the answer is no JSON object", where=str(self.path))
         return fields
 
+    @contextmanager
+    def _answer(self, method: str, path: str, body: bytes) -> Iterator[tuple[int, BinaryIO]]:
+        """Yield status and body of the answer; however the connection breaks, it is said alike."""
+        try:
+            with self._open(method, path, body) as sock, sock.makefile("rb") as answer:
+                yield _head(answer), answer
+        except OSError as error:
+            raise self._gone(error) from error
+
     def _open(self, method: str, path: str, body: bytes) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -106,19 +108,18 @@ class Client:
                 f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             )
             sock.sendall(head.encode("ascii") + body)
-        except PermissionError as error:
+        except OSError:
             sock.close()
-            raise UnreachableError(
-                f"permission denied{_owner(self.path)}",
-                where=str(self.path),
-                todo="use sudo, or join that group and have api.allow_users name you",
-            ) from error
-        except OSError as error:
-            sock.close()
-            raise self._gone(error) from error
+            raise
         return sock
 
     def _gone(self, error: OSError) -> UnreachableError:
+        if isinstance(error, PermissionError):
+            return UnreachableError(
+                f"permission denied{_owner(self.path)}",
+                where=str(self.path),
+                todo="use sudo, or join that group and have api.allow_users name you",
+            )
         if isinstance(error, TimeoutError):
             return UnreachableError(
                 f"no answer within {self._timeout:g} s",
@@ -147,7 +148,7 @@ class Client:
         return error
 
 
-def _head(answer: Any) -> int:
+def _head(answer: BinaryIO) -> int:
     line = answer.readline(_MAX_HEAD)
     parts = line.split(b" ", 2)
     if len(parts) < 2 or not parts[0].startswith(b"HTTP/") or not parts[1].isdigit():  # noqa: PLR2004

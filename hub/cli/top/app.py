@@ -4,7 +4,6 @@
 import io
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from rich.text import Text
@@ -168,14 +167,12 @@ class TopApp(App[None]):
         self._question(text, lambda reason: self._feed.switch(what, reason))
 
     def _ask(self) -> None:
-        with suppress(RuntimeError):  # the view has ended, and its loop with it
-            for look in self._feed.looks():
-                self.post_message(_Looked(look))
+        for look in self._feed.looks():
+            self.post_message(_Looked(look))
 
     def _listen(self) -> None:
-        with suppress(RuntimeError):  # as above
-            for item in self._feed.happenings():
-                self.post_message(_Happened(item))
+        for item in self._feed.happenings():
+            self.post_message(_Happened(item))
 
     def _verdicts(self) -> Iterable[words.Row]:
         for one in self._rates.busiest(_VERDICTS):
