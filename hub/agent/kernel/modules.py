@@ -4,7 +4,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from hub.agent.kernel.hz import nearest_hz
 from hub.agent.kernel.secrets import NEEDED, SIZES, Handed, Secrets, SourceError
@@ -116,18 +116,18 @@ def _secrets(fields: dict[str, str], where: Path) -> dict[str, bytes]:
     return {name: _secret(fields.get(key, ""), name, where) for key, name in _TEXT_NAMES.items()}
 
 
-class TcpSecretsSource:
-    """`/proc/tcp_secrets` of the module tcpsecrets: `name value` lines, without HZ."""
+class _OneFile:
+    """A source that is one file below /proc."""
+
+    _NAME: ClassVar[str]
 
     def __init__(self, file: _File) -> None:
         self._file = file
-        self._first: tuple[int, int] | None = None
-        self._hz: int | None = None
 
     @classmethod
     def open(cls, proc: Path) -> Self:
         """Open it."""
-        return cls(_File.open(proc / "tcp_secrets"))
+        return cls(_File.open(proc / cls._NAME))
 
     def handed(self) -> Handed:
         """Return what another process needs to go on."""
@@ -137,6 +137,21 @@ class TcpSecretsSource:
     def take(cls, handed: Handed) -> Self:
         """Return the source that another process has opened; errors as of `MemorySource`."""
         return cls(_taken(handed)["file"])
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+
+
+class TcpSecretsSource(_OneFile):
+    """`/proc/tcp_secrets` of the module tcpsecrets: `name value` lines, without HZ."""
+
+    _NAME = "tcp_secrets"
+
+    def __init__(self, file: _File) -> None:
+        super().__init__(file)
+        self._first: tuple[int, int] | None = None
+        self._hz: int | None = None
 
     def read(self) -> Secrets:
         """Return what it says now; HZ once two readings are far enough apart."""
@@ -155,10 +170,6 @@ class TcpSecretsSource:
             hz=self._hz,
             timestamp_ms=uptime,
         )
-
-    def close(self) -> None:
-        """Close it."""
-        self._file.close()
 
     def _measure(self, jiffies: int, uptime: int) -> None:
         if self._first is None or uptime < self._first[1]:
@@ -226,25 +237,10 @@ class IsnSyncSource:
             file.close()
 
 
-class IsnSyncTextSource:
+class IsnSyncTextSource(_OneFile):
     """`/proc/isn_sync` of the module isn_sync 22.02: `name: value` lines."""
 
-    def __init__(self, file: _File) -> None:
-        self._file = file
-
-    @classmethod
-    def open(cls, proc: Path) -> Self:
-        """Open it."""
-        return cls(_File.open(proc / "isn_sync"))
-
-    def handed(self) -> Handed:
-        """Return what another process needs to go on."""
-        return _handed({"file": self._file})
-
-    @classmethod
-    def take(cls, handed: Handed) -> Self:
-        """Return the source that another process has opened; errors as of `MemorySource`."""
-        return cls(_taken(handed)["file"])
+    _NAME = "isn_sync"
 
     def read(self) -> Secrets:
         """Return what it says now."""
@@ -260,7 +256,3 @@ class IsnSyncTextSource:
             hz=_number(fields, "clock.hz", where, 1, _MOST_HZ),
             timestamp_ms=_number(fields, "clock.uptime_ms", where),
         )
-
-    def close(self) -> None:
-        """Close it."""
-        self._file.close()
