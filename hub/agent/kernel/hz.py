@@ -70,18 +70,17 @@ def measure_hz(look: Callable[[], Moment], wait: Callable[[int], None]) -> int:
     first = look()
     told = hz_since_boot(first)
     ticks = passed = steady = 0
-    last: int | None = None
     before: int | None = None
     for number in range(1, _ROUNDS + 1):
         wait(WINDOW_MS)
         now = look()
         passed, ticks = now[0] - first[0], now[1] - first[1]
         found = nearest_hz(ticks, passed)
-        if found is not None and found == (told or last):
+        wanted = told if told is not None else before if number > _LEAST_ALONE else None
+        if found is not None and found == wanted:
             return found
         steady = steady + 1 if found == before else 1
         before = found
-        last = found if number >= _LEAST_ALONE else None
     if before is not None and steady >= _STEADY:
         return before
     if told is not None and ticks > 0:
