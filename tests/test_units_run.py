@@ -92,18 +92,14 @@ def drop_in(machine: Machine, name: str, text: str | None = None) -> None:
 
 
 @contextmanager
-def started(machine: Machine) -> Iterator[str]:
-    """Start the hub and take away what it leaves; yield what the kernel says of its process."""
+def started(machine: Machine) -> Iterator[None]:
+    """Start the hub, and take away what it leaves."""
     try:
-        yield machine.start(UNIT)
+        machine.start(UNIT)
+        yield
     finally:
         machine.run("systemctl", "stop", UNIT, check=False)
         machine.run("sh", "-c", f"rm -rf {DROP_INS} /var/lib/fnm-hub")
-
-
-def number(status: str, name: str) -> int:
-    """Return a field of /proc/PID/status that is a number in hex."""
-    return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith(name))
 
 
 def ban(machine: Machine) -> str:
@@ -138,14 +134,13 @@ def test_hub_when_run_as_shipped_then_it_serves_without_any_capability(machine: 
     A reload with a mistake is refused by systemctl, and changes nothing.
     """
     configure(machine)
-    with started(machine) as status:
+    with started(machine):
         for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-            assert number(status, name) == 0
-        assert number(status, "NoNewPrivs") == 1
-        assert number(status, "Seccomp:") == 2
+            assert machine.number(UNIT, name) == 0
+        assert machine.number(UNIT, "NoNewPrivs") == 1
+        assert machine.number(UNIT, "Seccomp:") == 2
         user = machine.run("id", "-u", "fnm-hub").strip()
-        uid = next(line.split()[1] for line in status.splitlines() if line.startswith("Uid"))
-        assert uid == user
+        assert machine.status(UNIT, "Uid") == user
         # The listener of detectors is open beside that of metrics, so that its key was read.
         assert machine.run("ss", "-ltnH").count("127.0.0.1:") == 2
         assert "credential:" not in machine.journal(UNIT)
@@ -188,9 +183,9 @@ def test_hub_when_it_has_the_drop_ins_then_its_engines_work(machine: Machine) ->
     rules = RULES.replace("then: [", "then: [tcp, ")
     machine.place("/etc/fnm-hub/rules.yaml").write_text(rules)
     drop_in(machine, "watchdog.conf", "[Service]\nWatchdogSec=4s\nRestartSec=100ms\n")
-    with started(machine) as status:
-        assert number(status, "CapEff") == number(status, "CapPrm") == CAP_NET_ADMIN
-        assert number(status, "CapBnd") == CAP_NET_ADMIN | CAP_NET_RAW
+    with started(machine):
+        assert machine.number(UNIT, "CapEff") == machine.number(UNIT, "CapPrm") == CAP_NET_ADMIN
+        assert machine.number(UNIT, "CapBnd") == CAP_NET_ADMIN | CAP_NET_RAW
         ban(machine)
         machine.until("in the kernel", lambda: "192.0.2.10" in table(machine), UNIT)
         said = machine.journal(UNIT)
@@ -245,10 +240,10 @@ def test_synproxyd_when_run_by_its_unit_then_checked_attached_and_watched(
     """Each start is preceded by `check`; one that hangs is replaced, and its program stays."""
     machine.run("sh", "-ec", SYNPROXYD)
     try:
-        status = machine.start("synproxyd")
+        machine.start("synproxyd")
         assert "ok   fnm0: takes the program in native mode" in machine.journal("synproxyd")
         assert machine.shown("synproxyd", "StatusText") == "0 mitigations in force"
-        assert number(status, "CapEff") == number(status, "CapPrm") == 0
+        assert machine.number("synproxyd", "CapEff") == machine.number("synproxyd", "CapPrm") == 0
         assert "xdp" in machine.run("ip", "link", "show", "fnm0")
         machine.hang("synproxyd")
         assert "fnm0: a synproxyd is attached" in machine.journal("synproxyd")

@@ -159,19 +159,22 @@ class Machine:
         """Return one of its paths as this machine sees it."""
         return self.root / path.lstrip("/")
 
-    def start(self, unit: str) -> str:
-        """Start a unit, which is ready then; return what the kernel says of its process."""
+    def start(self, unit: str) -> None:
+        """Start a unit, which is ready then."""
         self.run("systemctl", "daemon-reload")
         try:
             self.run("systemctl", "start", unit)
         except RuntimeError as error:
             raise AssertionError(self.journal(unit)) from error
-        return self.run("cat", f"/proc/{self.shown(unit, 'MainPID')}/status")
+
+    def status(self, unit: str, name: str) -> str:
+        """Return the first word of a field of /proc/PID/status of its process."""
+        text = self.run("cat", f"/proc/{self.shown(unit, 'MainPID')}/status")
+        return next(line.split()[1] for line in text.splitlines() if line.startswith(name))
 
     def number(self, unit: str, name: str) -> int:
-        """Return a field of its process's status that the kernel shows in hex."""
-        text = self.run("cat", f"/proc/{self.shown(unit, 'MainPID')}/status")
-        return next(int(line.split()[1], 16) for line in text.splitlines() if line.startswith(name))
+        """Return a field of it that the kernel shows in hex."""
+        return int(self.status(unit, name), 16)
 
     def hang(self, unit: str) -> None:
         """Hold a unit's process still, and wait until its watchdog has another one serve."""
