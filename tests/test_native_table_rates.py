@@ -16,31 +16,46 @@ from tests.support.packets import ACK, SYN
 
 SECONDS = 0.6
 RATE = 5000
+STILL = 0.05
+"""While nobody sends a bucket is filled in vain: a run with so long a pause proves nothing."""
+TRIES = 8
 
 
-def hammer(loaded: Engine, frames: list[bytes]) -> tuple[Counter[int], float]:
-    """Send frames from a thread on each CPU until the time is over; return the verdicts."""
+def hammer(loaded: Engine, frames: list[bytes]) -> tuple[Counter[int], float, float]:
+    """Send frames from a thread on each CPU until the time is over.
+
+    Returns:
+        The verdicts, the seconds that it took, and the longest time in which none was sent.
+    """
     totals: list[Counter[int]] = []
-    begun = time.perf_counter()
+    cpus = sorted(os.sched_getaffinity(0))
+    begun = last = still = 0.0
+
+    def begin() -> None:
+        nonlocal begun, last
+        begun = last = time.perf_counter()
+
+    ready = threading.Barrier(len(cpus), begin)
 
     def work(cpu: int) -> None:
+        nonlocal last, still
         os.sched_setaffinity(0, {cpu})
         runner = Runner(loaded.object.programs["fnm_xdp"])
         found: Counter[int] = Counter()
-        while time.perf_counter() - begun < SECONDS:
+        ready.wait()
+        while (now := time.perf_counter()) - begun < SECONDS:
+            still, last = max(still, now - last), now
             for frame in frames:
                 found[runner.run(frame)[0]] += 1
+        still = max(still, now - last)
         totals.append(found)
 
-    threads = [
-        threading.Thread(target=work, args=(cpu,), name=f"hammer-{cpu}")
-        for cpu in sorted(os.sched_getaffinity(0))
-    ]
+    threads = [threading.Thread(target=work, args=(cpu,), name=f"hammer-{cpu}") for cpu in cpus]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(totals, Counter()), time.perf_counter() - begun
+    return sum(totals, Counter()), time.perf_counter() - begun, still
 
 
 SHARED = {
@@ -59,8 +74,13 @@ def test_rate_holds_over_all_cpus(ends: Ends, name: str) -> None:
     """What passes on all of them together is the rate and one burst, within a tenth."""
     slot, flags = SHARED[name]
     loaded = engine(milliseconds=REAL)
-    Bench(slot, on=loaded)
-    verdicts, took = hammer(loaded, [ends.syn(flags=flags, ack=5).frame()])
+    for _ in range(TRIES):
+        Bench(slot, on=loaded)
+        verdicts, took, still = hammer(loaded, [ends.syn(flags=flags, ack=5).frame()])
+        if still < STILL:
+            break
+    else:
+        pytest.fail(f"this machine stood still for {STILL} s or more, {TRIES} times")
     allowed = RATE * took + 500
     assert sum(verdicts.values()) > 2 * allowed, "the rate was never reached"
     assert 0.9 * (RATE * SECONDS + 500) <= verdicts[XDP_PASS] <= 1.1 * allowed
